@@ -1,0 +1,75 @@
+"""Rules that span several keys; each error names the keys, their values and what would be legal."""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Raises ValueError for a combination of keys that cannot work."""
+    _check_data(cfg)
+    if cfg.TRAIN.ENABLE:
+        _check_batch(cfg)
+        _check_schedule(cfg)
+
+
+def _check_data(cfg: CfgNode) -> None:
+    if (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE) and not cfg.DATA.PATH_TO_DATA_DIR:
+        raise ValueError(
+            "DATA.PATH_TO_DATA_DIR is empty: name the folder that holds the lists, e.g. "
+            "`DATA.PATH_TO_DATA_DIR /data/kinetics400`"
+        )
+    if cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE and not cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE:
+        raise ValueError(
+            f"DATA.TRAIN_JITTER_ASPECT_RELATIVE = {cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE} needs "
+            "DATA.TRAIN_JITTER_SCALES_RELATIVE, e.g. [0.08, 1.0]; it is []"
+        )
+    if cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE and cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE[1] > 1:
+        raise ValueError(
+            f"DATA.TRAIN_JITTER_SCALES_RELATIVE = {cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE}: a share of the frame's "
+            "area is at most 1"
+        )
+    short_side, crop = cfg.DATA.TRAIN_JITTER_SCALES[0], cfg.DATA.TRAIN_CROP_SIZE
+    if cfg.TRAIN.ENABLE and short_side < crop:
+        raise ValueError(
+            f"DATA.TRAIN_JITTER_SCALES = {cfg.DATA.TRAIN_JITTER_SCALES} begins below DATA.TRAIN_CROP_SIZE = {crop}: "
+            f"the short side must be at least {crop}"
+        )
+    if cfg.TEST.ENABLE and cfg.TEST.NUM_SPATIAL_CROPS == 1 and short_side < cfg.DATA.TEST_CROP_SIZE:
+        raise ValueError(
+            f"DATA.TRAIN_JITTER_SCALES[0] = {short_side} is the short side of a test with one crop and must be at "
+            f"least DATA.TEST_CROP_SIZE = {cfg.DATA.TEST_CROP_SIZE}"
+        )
+
+
+def _check_batch(cfg: CfgNode) -> None:
+    parts = cfg.TRAIN.GRAD_ACCUM_STEPS * cfg.AUG.NUM_SAMPLE
+    if cfg.TRAIN.BATCH_SIZE % parts:
+        raise ValueError(
+            f"TRAIN.BATCH_SIZE = {cfg.TRAIN.BATCH_SIZE} clips must be a multiple of TRAIN.GRAD_ACCUM_STEPS x "
+            f"AUG.NUM_SAMPLE = {cfg.TRAIN.GRAD_ACCUM_STEPS} x {cfg.AUG.NUM_SAMPLE} = {parts}"
+        )
+    if cfg.MIXUP.ENABLE and cfg.MIXUP.PROB > 0 and cfg.TRAIN.BATCH_SIZE // cfg.TRAIN.GRAD_ACCUM_STEPS < 2:
+        raise ValueError(
+            f"MIXUP.ENABLE mixes clips of a batch, but TRAIN.BATCH_SIZE = {cfg.TRAIN.BATCH_SIZE} with "
+            f"TRAIN.GRAD_ACCUM_STEPS = {cfg.TRAIN.GRAD_ACCUM_STEPS} leaves one clip: at least 2 are needed"
+        )
+
+
+def _check_schedule(cfg: CfgNode) -> None:
+    solver = cfg.SOLVER
+    if solver.WARMUP_EPOCHS > solver.MAX_EPOCH:
+        raise ValueError(
+            f"SOLVER.WARMUP_EPOCHS = {solver.WARMUP_EPOCHS} is more than SOLVER.MAX_EPOCH = {solver.MAX_EPOCH}: the "
+            "warm-up is part of the epochs"
+        )
+    if solver.LR_POLICY == "steps_with_relative_lrs":
+        steps, factors = solver.STEPS, solver.LRS
+        if len(steps) != len(factors) or steps[:1] != [0] or steps != sorted(set(steps)):
+            raise ValueError(
+                f"SOLVER.STEPS = {steps} must begin with 0, ascend, and be as many as SOLVER.LRS = {factors}"
+            )
+    if solver.LR_POLICY == "cosine" and solver.COSINE_END_LR > solver.BASE_LR:
+        raise ValueError(
+            f"SOLVER.COSINE_END_LR = {solver.COSINE_END_LR} is above SOLVER.BASE_LR = {solver.BASE_LR}"
+        )

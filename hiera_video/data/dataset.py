@@ -1,0 +1,123 @@
+"""One dataset over a list of (path, label): decodes each video once and cuts every clip and view from it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from hiera_video.data.annotations import VideoList
+from hiera_video.data.video import VideoDecodeError, VideoReader
+from hiera_video.utils.rng import seeded
+
+_MAX_REPLACEMENTS = 10
+
+
+class FrameIndexSampler(Protocol):
+    """What a clip sampler offers to the dataset; see clip_sampling.py."""
+
+    def get_frame_indices(self, num_video_frames: int, fps: float) -> np.ndarray:
+        """Frame indices (clips, T)."""
+
+
+class VideoDataset(Dataset):
+    """Samples of a list of videos.
+
+    ``dataset[i]``, or ``dataset[epoch, i]`` in training, is a dict:
+
+    - ``video``: uint8 (V, C, T, H, W); V = ``num_samples`` x the sampler's clips x the transform's crops
+    - ``label``: int; ``index``: int, position in the list
+    - ``bad``: list of (index, path, reason), one for each video that could not be decoded for this sample
+
+    All randomness comes from (seed, epoch, index, view), so a sample does not depend on workers, ranks or order.
+
+    Args:
+        videos: paths and labels.
+        clip_sampler: gives the frames of each clip.
+        transform: uint8 (T, H, W, C) frames of one clip -> uint8 (C, T, H, W) or (crops, C, T, H, W).
+        num_samples: clips (calls of sampler and transform) per decoded video; repeated augmentation.
+        replace_bad: True (training): a video that cannot be decoded is replaced by another, drawn from the sample's own
+            randomness; False (validation, testing): its ``video`` is all zeros and the sample must count as wrong.
+        bad_view_shape: (V, C, T, H, W) of such zeros; needed with ``replace_bad=False``.
+        seed: first part of each sample's random key.
+        decoding_backend: see `VideoReader`.
+
+    Raises:
+        VideoDecodeError: with ``replace_bad``, when several drawn videos in a row cannot be decoded.
+    """
+
+    def __init__(
+        self,
+        videos: VideoList,
+        *,
+        clip_sampler: FrameIndexSampler,
+        transform: Callable[[torch.Tensor], torch.Tensor],
+        num_samples: int = 1,
+        replace_bad: bool = True,
+        bad_view_shape: tuple[int, ...] | None = None,
+        seed: int = 0,
+        decoding_backend: str = "pyav",
+    ) -> None:
+        if not replace_bad and bad_view_shape is None:
+            raise ValueError("replace_bad=False needs bad_view_shape, the (V, C, T, H, W) of a sample")
+        self.videos = videos
+        self.clip_sampler = clip_sampler
+        self.transform = transform
+        self.num_samples = num_samples
+        self.replace_bad = replace_bad
+        self.bad_view_shape = bad_view_shape
+        self.seed = seed
+        self.decoding_backend = decoding_backend
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        bad: list[tuple[int, str, str]] = []
+        for attempt in range(_MAX_REPLACEMENTS + 1):
+            position = index if attempt == 0 else self._draw_replacement(epoch, index, attempt)
+            try:
+                return self._make_sample(self._load_views(epoch, position), position, bad)
+            except (VideoDecodeError, OSError) as error:
+                bad.append((position, str(self.videos.paths[position]), str(error)))
+            if not self.replace_bad:
+                return self._make_sample(torch.zeros(self.bad_view_shape, dtype=torch.uint8), position, bad)
+        reasons = "\n  ".join(reason for _, _, reason in bad)
+        raise VideoDecodeError(f"{len(bad)} videos in a row could not be decoded:\n  {reasons}")
+
+    def _draw_replacement(self, epoch: int, index: int, attempt: int) -> int:
+        with seeded(self.seed, epoch, index, self.num_samples, attempt):  # no view has the number num_samples
+            return random.randrange(len(self.videos))
+
+    def _make_sample(self, video: torch.Tensor, index: int, bad: list[tuple[int, str, str]]) -> dict[str, Any]:
+        return {"video": video, "label": int(self.videos.labels[index]), "index": index, "bad": bad}
+
+    def _load_views(self, epoch: int, index: int) -> torch.Tensor:
+        with VideoReader(str(self.videos.paths[index]), backend=self.decoding_backend) as reader:
+            clips = []
+            for view in range(self.num_samples):
+                with seeded(self.seed, epoch, index, view, 0):
+                    clips.append(np.asarray(self.clip_sampler.get_frame_indices(len(reader), reader.fps)))
+            wanted, places = np.unique(np.concatenate(clips), return_inverse=True)
+            frames = reader.get_frames(wanted.tolist())  # (frames, H, W, C), each decoded once
+        views = []
+        for number, clip in enumerate(torch.from_numpy(places).reshape(-1, clips[0].shape[-1])):  # (T,)
+            with seeded(self.seed, epoch, index, number, 1):
+                view = self.transform(frames[clip])  # (C, T, H, W) or (crops, C, T, H, W)
+            views.append(view.reshape(-1, *view.shape[-4:]))  # (crops, C, T, H, W)
+        return torch.cat(views)  # (V, C, T, H, W)
+
+
+def collate_samples(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Samples as a batch: ``video`` uint8 (B, V, C, T, H, W), ``label`` and ``index`` int64 (B,), ``bad`` one list."""
+    return {
+        "video": torch.stack([sample["video"] for sample in samples]),
+        "label": torch.tensor([sample["label"] for sample in samples]),
+        "index": torch.tensor([sample["index"] for sample in samples]),
+        "bad": [entry for sample in samples for entry in sample["bad"]],
+    }

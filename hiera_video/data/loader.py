@@ -1,0 +1,164 @@
+"""Batches of a dataset for one process: which videos, in which order, decoded by which workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch.utils.data import DataLoader, Sampler
+
+from hiera_video.data.annotations import build_video_list
+from hiera_video.data.clip_sampling import build_clip_sampler
+from hiera_video.data.dataset import VideoDataset, collate_samples
+from hiera_video.data.transforms import build_test_transform, build_train_transform
+from hiera_video.utils.distributed import get_local_world_size, get_rank, get_world_size
+from hiera_video.utils.rng import compute_seed
+
+_MAX_AUTO_WORKERS = 16
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Keys (epoch, index) of one rank's videos in an epoch of training.
+
+    An epoch is ``num_videos`` clips. With V = ``num_samples`` clips per decoded video, V epochs go once through a
+    permutation of all videos: "effective epochs", as the paper counts them. The ranks' batches together are the same
+    videos whatever the number of ranks; an incomplete last batch is left out, so all ranks take the same steps.
+
+    Args:
+        num_videos: length of the list.
+        num_samples: clips per decoded video.
+        batch_videos: videos per optimizer step, over all ranks.
+
+    Raises:
+        ValueError: an epoch holds fewer videos than one batch.
+    """
+
+    def __init__(
+        self, num_videos: int, *, num_samples: int, batch_videos: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.num_videos, self.num_samples, self.seed = num_videos, num_samples, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.steps_per_epoch = num_videos // num_samples // batch_videos
+        if self.steps_per_epoch == 0:
+            raise ValueError(
+                f"the training list has {num_videos} videos: an epoch of {num_videos // num_samples} decoded videos "
+                f"(AUG.NUM_SAMPLE = {num_samples}) holds no batch of {batch_videos} videos "
+                f"(TRAIN.BATCH_SIZE = {batch_videos * num_samples} clips); lower TRAIN.BATCH_SIZE"
+            )
+        self._epoch_videos = self.steps_per_epoch * batch_videos
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, counted from 0, that the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._epoch_videos // self.world_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        whole_pass, part = divmod(self.epoch, self.num_samples)
+        order = np.random.default_rng(compute_seed(self.seed, whole_pass)).permutation(self.num_videos)
+        start = part * (self.num_videos // self.num_samples)
+        videos = order[start : start + self._epoch_videos]
+        return ((self.epoch, int(index)) for index in videos[self.rank :: self.world_size])
+
+
+class ShardSampler(Sampler[int]):
+    """Indices rank, rank + world size, ...: together the ranks have each video exactly once, without padding."""
+
+    def __init__(self, num_videos: int, *, rank: int = 0, world_size: int = 1) -> None:
+        self.indices = range(rank, num_videos, world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+
+def build_train_loader(cfg: CfgNode) -> DataLoader:
+    """Loader of the training list; its ``sampler`` is an `EpochSampler`. A batch is one accumulation step of one rank.
+
+    Raises:
+        ValueError: TRAIN.BATCH_SIZE cannot be divided among the processes.
+    """
+    world_size, num_samples = get_world_size(), cfg.AUG.NUM_SAMPLE
+    parts = world_size * cfg.TRAIN.GRAD_ACCUM_STEPS * num_samples
+    if cfg.TRAIN.BATCH_SIZE % parts:
+        raise ValueError(
+            f"TRAIN.BATCH_SIZE = {cfg.TRAIN.BATCH_SIZE} clips must be a multiple of processes x TRAIN.GRAD_ACCUM_STEPS "
+            f"x AUG.NUM_SAMPLE = {world_size} x {cfg.TRAIN.GRAD_ACCUM_STEPS} x {num_samples} = {parts}"
+        )
+    dataset = VideoDataset(
+        build_video_list(cfg, "train"),
+        clip_sampler=build_clip_sampler(cfg, num_clips=1, is_training=True),
+        transform=build_train_transform(cfg),
+        num_samples=num_samples,
+        seed=cfg.RNG_SEED,
+        decoding_backend=cfg.DATA.DECODING_BACKEND,
+    )
+    sampler = EpochSampler(
+        len(dataset),
+        num_samples=num_samples,
+        batch_videos=cfg.TRAIN.BATCH_SIZE // num_samples,
+        seed=cfg.RNG_SEED,
+        rank=get_rank(),
+        world_size=world_size,
+    )
+    return _build_loader(cfg, dataset, sampler, batch_size=cfg.TRAIN.BATCH_SIZE // parts)
+
+
+def build_val_loader(cfg: CfgNode) -> DataLoader:
+    """Loader of the validation list: one centre view of each video, at the size of training."""
+    dataset = _build_eval_dataset(cfg, "val", num_clips=1, num_crops=1, crop_size=cfg.DATA.TRAIN_CROP_SIZE)
+    return _build_eval_loader(cfg, dataset)
+
+
+def build_test_loader(cfg: CfgNode) -> DataLoader:
+    """Loader of TEST.SPLIT with TEST.NUM_ENSEMBLE_VIEWS x TEST.NUM_SPATIAL_CROPS views of each video."""
+    dataset = _build_eval_dataset(
+        cfg,
+        cfg.TEST.SPLIT,
+        num_clips=cfg.TEST.NUM_ENSEMBLE_VIEWS,
+        num_crops=cfg.TEST.NUM_SPATIAL_CROPS,
+        crop_size=cfg.DATA.TEST_CROP_SIZE,
+    )
+    return _build_eval_loader(cfg, dataset)
+
+
+def _build_eval_dataset(cfg: CfgNode, split: str, *, num_clips: int, num_crops: int, crop_size: int) -> VideoDataset:
+    return VideoDataset(
+        build_video_list(cfg, split),
+        clip_sampler=build_clip_sampler(cfg, num_clips=num_clips, is_training=False),
+        transform=build_test_transform(cfg, num_crops=num_crops, crop_size_px=crop_size),
+        replace_bad=False,
+        bad_view_shape=(num_clips * num_crops, 3, cfg.DATA.NUM_FRAMES, crop_size, crop_size),
+        seed=cfg.RNG_SEED,
+        decoding_backend=cfg.DATA.DECODING_BACKEND,
+    )
+
+
+def _build_eval_loader(cfg: CfgNode, dataset: VideoDataset) -> DataLoader:
+    sampler = ShardSampler(len(dataset), rank=get_rank(), world_size=get_world_size())
+    num_views = dataset.bad_view_shape[0]
+    clips_per_process = max(cfg.TEST.BATCH_SIZE // get_world_size(), 1)
+    return _build_loader(cfg, dataset, sampler, batch_size=max(clips_per_process // num_views, 1))
+
+
+def _build_loader(cfg: CfgNode, dataset: VideoDataset, sampler: Sampler, *, batch_size: int) -> DataLoader:
+    num_workers = cfg.DATA_LOADER.NUM_WORKERS
+    if num_workers < 0:
+        num_workers = min(max(len(os.sched_getaffinity(0)) // get_local_world_size(), 1), _MAX_AUTO_WORKERS)
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=collate_samples,
+        pin_memory=cfg.DATA_LOADER.PIN_MEMORY and torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        prefetch_factor=cfg.DATA_LOADER.PREFETCH_FACTOR if num_workers else None,
+    )

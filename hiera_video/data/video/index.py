@@ -1,0 +1,251 @@
+"""Which frames does a file really have? Headers do not say: they count hidden and missing frames, or nothing at all.
+
+A frame's *presentation position* is its place in the output of a decoder that is fed the whole stream from its start.
+Two ways lead to the same list:
+
+* `scan_packets` reads the packets without decoding them (a few milliseconds). It answers only where one packet is known
+  to give one frame: a container and a codec that promise it, time stamps present and distinct, nothing cut off.
+* `decode_index` decodes everything and counts. It is for all other files: AVI with its guessed time stamps, MPEG-4's
+  empty pictures, VP8's invisible frames, streams that start in the middle, truncated files.
+
+What neither the container nor the packets can tell is damage inside a packet; the decoder then notices that frames are
+missing (see `pyav_backend`), and the file is counted by decoding.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from statistics import median
+
+import av
+
+from hiera_video.utils.logging import get_logger
+
+_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # their rules: one packet holds one shown frame
+_CODECS = {"h264", "hevc", "vp9", "av1"}
+_FPS_TOLERANCE = 0.02  # a header's rate within this of the measured one is the same rate without its rounding
+_logger = get_logger(__name__)
+
+
+class VideoDecodeError(RuntimeError):
+    """A file that is no video, or frames that do not decode. The message names the path, and the frame when known."""
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """A packet at which decoding may start without any difference to decoding from the start of the stream."""
+
+    position: int  # of the first frame that comes out
+    packet: int  # place in file order
+    seek_timestamp: int
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """The frames of one video stream in presentation order.
+
+    ``pts`` (in ``time_base``) is strictly increasing, or None where time stamps cannot tell frames apart.
+    ``packet_pts`` (in file order), ``keys`` and ``is_seek_safe`` (no key frames but ``keys``, no hidden frames) are
+    filled by a packet scan alone; without them, frames are found by counting from the start.
+    """
+
+    num_frames: int
+    pts: tuple[int, ...] | None
+    time_base: Fraction
+    duration_sec: float
+    fps: float
+    packet_pts: tuple[int, ...] = ()
+    keys: tuple[KeyFrame, ...] = ()
+    is_seek_safe: bool = False
+
+    @property
+    def times_sec(self) -> list[float]:
+        """Start of each frame in seconds since the first one; evenly spaced where there are no time stamps to trust."""
+        if self.pts is None:
+            return [position / self.fps for position in range(self.num_frames)]
+        return [float((pts - self.pts[0]) * self.time_base) for pts in self.pts]
+
+
+@dataclass(frozen=True)
+class _Packet:
+    pts: int | None
+    dts: int | None
+    duration: int
+    is_corrupt: bool
+    is_discard: bool
+    is_key: bool
+    is_clean_key: bool
+
+
+def open_stream(
+    path: str, *, stream_index: int | None, num_threads: int
+) -> tuple[av.container.InputContainer, av.VideoStream]:
+    """Opens a local file and picks a video stream: the asked one, or else the first that is not a cover picture.
+
+    Raises:
+        VideoDecodeError: the file is not a video, or has no such stream, or nothing can decode that stream.
+    """
+    try:
+        # "file:" keeps a name such as "a:b.mp4" from being read as a protocol; broken metadata texts do not matter.
+        container = av.open("file:" + path, metadata_errors="ignore")
+    except av.FFmpegError as error:
+        raise VideoDecodeError(f"cannot be opened as a video: {error.strerror}") from error
+    streams = [
+        s
+        for s in container.streams.video
+        if not s.disposition & av.stream.Disposition.attached_pic and stream_index in (None, s.index)
+    ]
+    if not streams or streams[0].codec_context is None:
+        container.close()
+        asked = "" if stream_index is None else f" with index {stream_index}"
+        raise VideoDecodeError(f"{'no decoder for its video stream' if streams else 'no video stream'}{asked}")
+    streams[0].codec_context.thread_count = num_threads
+    streams[0].codec_context.thread_type = "SLICE" if num_threads == 1 else "AUTO"
+    return container, streams[0]
+
+
+def decode_index(path: str, *, stream_index: int | None, num_threads: int) -> FrameIndex:
+    """The frames of a file, by decoding all of it; packets that do not decode are passed over, as ffmpeg does.
+
+    Raises:
+        VideoDecodeError: the file is not a video, or nothing in it decodes.
+    """
+    container, stream = open_stream(path, stream_index=stream_index, num_threads=num_threads)
+    with container:
+        errors: list[str] = []
+        frames = [(frame.pts, frame.duration) for frame in iterate_frames(container, stream, errors=errors)]
+        if not frames:
+            raise VideoDecodeError(f"no frame can be decoded: {errors[0] if errors else 'the stream is empty'}")
+        if errors:
+            _logger.warning("%s: damaged or truncated (%s); %d frames decode", path, errors[0], len(frames))
+        pts = [stamp for stamp, _ in frames]
+        is_timed = None not in pts and all(first < second for first, second in pairwise(pts))
+        duration_sec, fps = _compute_timing(stream, pts if is_timed else None, frames[-1][1], len(frames))
+        return FrameIndex(len(frames), tuple(pts) if is_timed else None, stream.time_base, duration_sec, fps)
+
+
+def scan_packets(container: av.container.InputContainer, stream: av.VideoStream) -> FrameIndex | None:
+    """The index from the packets alone, or None where they do not tell for sure which frames will come out."""
+    codec = stream.codec_context.codec.canonical_name
+    if container.format.name not in _CONTAINERS or codec not in _CODECS:
+        return None
+    extradata = bytes(stream.codec_context.extradata or b"")
+    try:
+        packets = [_note(packet, codec, extradata) for packet in iterate_packets(container, stream)]
+    except av.FFmpegError:
+        return None
+    stamps = [packet.pts for packet in packets]
+    is_whole = not any(packet.is_corrupt for packet in packets) and stream.frames in (0, len(packets))
+    if not is_whole or None in stamps or len(set(stamps)) != len(packets):
+        return None
+    shown = sorted((packet.pts, packet.duration) for packet in packets if not packet.is_discard)
+    if not shown:
+        return None
+    pts = tuple(stamp for stamp, _ in shown)
+    keys = _find_keys(packets, pts, seek_by_pts=container.format.name == "matroska,webm")
+    if not keys or keys[0].packet != 0:
+        return None  # decoding starts in the middle of something: only decoding tells which frames come out
+    return FrameIndex(
+        len(pts),
+        pts,
+        stream.time_base,
+        *_compute_timing(stream, pts, shown[-1][1], len(pts)),
+        packet_pts=tuple(stamps),
+        keys=tuple(keys),
+        is_seek_safe=len(keys) == sum(packet.is_key for packet in packets) and len(pts) == len(packets),
+    )
+
+
+def iterate_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The stream's packets from where the container stands. Empty ones stand for no frame, and would end decoding."""
+    for packet in container.demux(stream):
+        if packet.size > 0:
+            yield packet
+
+
+def iterate_frames(
+    container: av.container.InputContainer, stream: av.VideoStream, *, errors: list[str]
+) -> Iterator[av.VideoFrame]:
+    """All frames from where the container stands; ``errors`` collects what could not be read or decoded."""
+    packets = iterate_packets(container, stream)
+    packet: av.Packet | None
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            errors.append(f"reading stopped: {error.strerror}")
+            packet = None
+        try:
+            yield from stream.codec_context.decode(packet)
+        except av.FFmpegError as error:
+            errors.append(f"a packet does not decode: {error.strerror}")
+        if packet is None:
+            return
+
+
+def _note(packet: av.Packet, codec: str, extradata: bytes) -> _Packet:
+    return _Packet(
+        pts=packet.pts,
+        dts=packet.dts,
+        duration=packet.duration or 0,
+        is_corrupt=packet.is_corrupt,
+        is_discard=packet.is_discard,
+        is_key=packet.is_keyframe,
+        is_clean_key=packet.is_keyframe and _resets_decoder(packet, codec, extradata),
+    )
+
+
+def _resets_decoder(packet: av.Packet, codec: str, extradata: bytes) -> bool:
+    """Whether nothing after this key frame can refer to anything before it.
+
+    H.264 and HEVC also mark frames as key where a picture merely becomes good again (intra refresh, open groups of
+    pictures); an IDR picture is the one that forgets. Its type is read from the first NAL unit that holds picture data.
+    """
+    if codec not in ("h264", "hevc"):
+        return True
+    config_byte, idr_types, first_non_picture = (4, (5,), 6) if codec == "h264" else (21, (19, 20), 32)
+    if len(extradata) <= config_byte or extradata[0] != 1:
+        return False  # no length-prefixed units
+    size_bytes = (extradata[config_byte] & 3) + 1
+    data = memoryview(packet)
+    start = 0
+    while start + size_bytes < len(data):
+        header = data[start + size_bytes]
+        unit_type = header & 31 if codec == "h264" else header >> 1 & 63
+        if unit_type < first_non_picture:
+            return unit_type in idr_types
+        start += size_bytes + int.from_bytes(data[start : start + size_bytes], "big")
+    return False
+
+
+def _find_keys(packets: Sequence[_Packet], pts: Sequence[int], *, seek_by_pts: bool) -> list[KeyFrame]:
+    """Clean key frames that part the stream: packets before are shown earlier, packets after are shown later."""
+    stamps = [packet.pts for packet in packets]
+    latest_before = [stamps[0] - 1, *accumulate(stamps, max)]
+    earliest_after = [*accumulate(reversed(stamps), min)][::-1]
+    keys = [
+        KeyFrame(bisect_left(pts, packet.pts), i, packet.pts if seek_by_pts or packet.dts is None else packet.dts)
+        for i, packet in enumerate(packets)
+        if packet.is_clean_key and latest_before[i] < packet.pts == earliest_after[i]
+    ]
+    has_hidden = any(packet.is_discard for packet in packets)
+    return keys[:1] if has_hidden else keys  # seeking in a file with an edit list would move what is hidden
+
+
+def _compute_timing(
+    stream: av.VideoStream, pts: Sequence[int] | None, last_duration: int | None, num_frames: int
+) -> tuple[float, float]:
+    """Duration in seconds, and average frames per second, of frames at ``pts``; by the header where pts is None."""
+    header_fps = float(stream.guessed_rate or stream.average_rate or 0)
+    if pts is None or (len(pts) == 1 and not last_duration):
+        fps = header_fps or 25.0  # nothing is known: FFmpeg's own default
+        return num_frames / fps, fps
+    gap = last_duration or median(second - first for first, second in pairwise(pts))
+    duration_sec = float((pts[-1] - pts[0] + gap) * stream.time_base)
+    fps = num_frames / duration_sec
+    rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    return duration_sec, next((rate for rate in rates if abs(rate / fps - 1) < _FPS_TOLERANCE), fps)

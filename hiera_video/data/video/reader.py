@@ -1,0 +1,217 @@
+"""VideoReader: the one way from a path to frames."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import operator
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+
+from hiera_video.data.video.index import VideoDecodeError
+from hiera_video.data.video.other_backends import (
+    DecordBackend,
+    TorchcodecBackend,
+    UntrustedBackendError,
+    import_decord,
+    import_torchcodec,
+)
+from hiera_video.data.video.pyav_backend import PyavBackend
+from hiera_video.utils.logging import get_logger
+from hiera_video.utils.pathmgr import pathmgr
+
+_OTHER_BACKENDS = {"decord": DecordBackend, "torchcodec": TorchcodecBackend}
+_IMPORTS = {"decord": import_decord, "torchcodec": import_torchcodec}
+_warned: set[tuple[str, str]] = set()
+_logger = get_logger(__name__)
+
+
+def available_backends() -> list[str]:
+    """The names that ``VideoReader(backend=...)`` takes on this machine; "pyav" is always among them."""
+    return ["pyav", *(name for name, load in _IMPORTS.items() if _can_import(load))]
+
+
+class VideoReader:
+    """A video file as a sequence of frames in presentation order.
+
+    Frame ``i`` is the ``i``-th picture that a decoder shows when it plays the whole stream: hidden frames (edit lists)
+    do not count, time stamps need not start at zero or be evenly spaced, a rotation in the file is applied. Whatever
+    decodes of a truncated file is the video. If packets in the middle are damaged in a way that only decoding shows,
+    ``len`` is corrected, with a warning, when the damage is met.
+
+    Differs: from what "best stream" means to FFmpeg: of several video streams the first is read, as SlowFast and
+        PyTorchVideo do; ``stream_index`` chooses another.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        backend: str = "pyav",
+        num_threads: int = 1,
+        *,
+        stream_index: int | None = None,
+    ) -> None:
+        """Opens a video and finds out which frames it has.
+
+        Args:
+            path: a local file, or anything that the project's path manager fetches.
+            backend: "pyav", "decord" or "torchcodec"; all give the same frames. Where decord or torchcodec cannot be
+                trusted with a file, PyAV reads it, and the log says so.
+            num_threads: decoding threads; 1 suits data loading by several processes; 0: FFmpeg chooses.
+            stream_index: the container's index of the stream to read; None for the first video stream.
+
+        Raises:
+            ValueError: an unknown backend.
+            ImportError: a backend that cannot be loaded here; the message says what to install.
+            FileNotFoundError: no such file.
+            VideoDecodeError: the file is no video, or nothing in it decodes.
+        """
+        if backend != "pyav" and backend not in _OTHER_BACKENDS:
+            raise ValueError(f"backend is {backend!r}; legal values: 'pyav', {', '.join(map(repr, _OTHER_BACKENDS))}")
+        if backend in _IMPORTS:
+            _IMPORTS[backend]()
+        self.path = os.fspath(path)
+        self.backend = backend
+        self._frame_shape: tuple[int, ...] | None = None
+        local_path = _fetch(self.path)
+        with _naming(self.path):
+            self._pyav = PyavBackend(local_path, stream_index=stream_index, num_threads=num_threads)
+        self._other: DecordBackend | TorchcodecBackend | None = None
+        self._is_closed = False
+        if backend in _OTHER_BACKENDS:
+            try:
+                self._other = _OTHER_BACKENDS[backend](local_path, self._pyav)
+            except UntrustedBackendError as error:
+                self._fall_back(error)
+
+    def __len__(self) -> int:
+        return self._pyav.index.num_frames
+
+    @property
+    def fps(self) -> float:
+        """Average frames per second."""
+        return self._pyav.index.fps
+
+    @property
+    def duration_sec(self) -> float:
+        """From the start of the first frame to the end of the last one."""
+        return self._pyav.index.duration_sec
+
+    @property
+    def times_sec(self) -> list[float]:
+        """Start of each frame, in seconds since the first one."""
+        return self._pyav.index.times_sec
+
+    @property
+    def height(self) -> int:
+        """In pixels, after rotation."""
+        return self._load_frame_shape()[0]
+
+    @property
+    def width(self) -> int:
+        """In pixels, after rotation."""
+        return self._load_frame_shape()[1]
+
+    def get_frames(self, indices: Iterable[int]) -> torch.Tensor:
+        """Decodes exactly the frames at these presentation positions.
+
+        Args:
+            indices: positions in [0, len(self)), in any order, repeats allowed.
+
+        Returns:
+            RGB frames (T, H, W, C), uint8, in the order of ``indices``.
+
+        Raises:
+            ValueError: a position out of range, or a closed reader.
+            VideoDecodeError: a frame does not decode.
+        """
+        if self._is_closed:
+            raise ValueError(f"{self.path}: the reader is closed")
+        slots: dict[int, list[int]] = {}
+        for slot, index in enumerate(map(operator.index, indices)):
+            if not 0 <= index < len(self):
+                raise ValueError(f"{self.path}: frame index is {index}; legal values: 0 to {len(self) - 1}")
+            slots.setdefault(index, []).append(slot)
+        if not slots:
+            return torch.empty((0, *self._load_frame_shape()), dtype=torch.uint8)
+        num_slots = sum(map(len, slots.values()))
+        frames: np.ndarray | None = None
+        with _naming(self.path):
+            for position, rgb in self._decode(sorted(slots)):
+                if frames is None:
+                    frames = np.empty((num_slots, *rgb.shape), dtype=np.uint8)
+                for slot in slots[position]:
+                    frames[slot] = rgb
+        self._frame_shape = frames.shape[1:]
+        return torch.from_numpy(frames)
+
+    def close(self) -> None:
+        """Closes the file. The length and the times remain known."""
+        self._is_closed = True
+        self._pyav.close()
+        self._other = None
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"VideoReader({self.path!r}, {len(self)} frames, {self.fps:.4g} fps)"
+
+    def _decode(self, positions: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        if self._other is not None:
+            try:
+                yield from self._other.decode(positions)
+                return
+            except UntrustedBackendError as error:
+                self._fall_back(error)
+        yield from self._pyav.decode(positions)
+
+    def _fall_back(self, error: UntrustedBackendError) -> None:
+        self._other = None
+        _warn_once(self.backend, str(error), self.path)
+
+    def _load_frame_shape(self) -> tuple[int, ...]:
+        if self._frame_shape is None:
+            self.get_frames([0])
+        return self._frame_shape
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Puts the path that the user knows in front of the message of a decode error."""
+    try:
+        yield
+    except VideoDecodeError as error:
+        raise VideoDecodeError(f"{path}: {error}") from error.__cause__
+
+
+def _fetch(path: str) -> str:
+    """The path of a local copy."""
+    try:
+        local_path = pathmgr.get_local_path(path)
+    except OSError as error:
+        raise FileNotFoundError(f"{path}: cannot be fetched: {error}") from error
+    if not os.path.isfile(local_path):
+        raise FileNotFoundError(f"{path}: {'is not a file' if os.path.exists(local_path) else 'no such file'}")
+    return local_path
+
+
+def _warn_once(backend: str, reason: str, path: str) -> None:
+    """Warns of the first file for each reason and only notes the others: a data set may consist of such files."""
+    level = logging.DEBUG if (backend, reason) in _warned else logging.WARNING
+    _warned.add((backend, reason))
+    _logger.log(level, "%s: read by PyAV instead of %s: %s", path, backend, reason)
+
+
+def _can_import(load: Callable[[], object]) -> bool:
+    try:
+        load()
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The jobs: train, test, and what their loops need."""

@@ -1,0 +1,181 @@
+"""Multi-view testing: every video counts exactly once, the undecodable ones as wrong and by name."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import simplejson
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from hiera_video.config import compute_digest, dump_config
+from hiera_video.data.annotations import VideoList
+from hiera_video.data.loader import build_test_loader
+from hiera_video.engine.batch import BadVideos, autocast, check_bad_limit, to_model_input
+from hiera_video.engine.checkpoint import find_last_checkpoint
+from hiera_video.engine.metrics import compute_topk_hits
+from hiera_video.models.build import build_model_from_cfg
+from hiera_video.models.weights import load_weights
+from hiera_video.utils.distributed import all_gather_objects, get_device, get_world_size, is_main_process
+from hiera_video.utils.logging import get_logger, log_json_stats
+from hiera_video.utils.versions import get_versions
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Class probabilities of every video of a list, in its order.
+
+    Attributes:
+        probs: float32 (N, K), mean over views of the softmax; NaN where the video could not be decoded.
+        labels: int64 (N,).
+        failed: position in the list -> reason.
+    """
+
+    probs: torch.Tensor
+    labels: torch.Tensor
+    failed: dict[int, str]
+
+    def compute_accuracy(self) -> dict[str, float]:
+        """``top1`` and ``top5`` in percent over all N videos; a failed video is a wrong one."""
+        hits = compute_topk_hits(self.probs, self.labels).double().mean(dim=1) * 100
+        return {"top1": hits[0].item(), "top5": hits[1].item()}
+
+
+@torch.inference_mode()
+def evaluate(cfg: CfgNode, model: nn.Module, loader: DataLoader, *, title: str) -> Predictions:
+    """Predicts every video of the loader's list once, over all ranks; every rank gets the whole result.
+
+    Args:
+        cfg: DATA.MEAN, DATA.STD, DATA.MAX_BAD_VIDEOS, TEST.BATCH_SIZE and TRAIN.PRECISION are read.
+        model: logits (N, K) from clips (N, C, T, H, W); its train or eval mode is put back afterwards.
+        loader: from `build_val_loader` or `build_test_loader`.
+        title: name of the progress bar.
+
+    Raises:
+        RuntimeError: more bad videos than DATA.MAX_BAD_VIDEOS, or a video that was not counted exactly once.
+    """
+    device = get_device()
+    clips_per_forward = max(cfg.TEST.BATCH_SIZE // get_world_size(), 1)
+    bad = BadVideos(cfg.DATA.MAX_BAD_VIDEOS)
+    indices, probs = [], []
+    was_training = model.training
+    model.eval()
+    for batch in tqdm(loader, desc=title, leave=False, disable=None if is_main_process() else True):
+        bad.update(batch)
+        num_videos = len(batch["index"])
+        clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
+        with autocast(device, cfg.TRAIN.PRECISION):
+            logits = torch.cat([model(part) for part in clips.split(clips_per_forward)])  # (B*V, K)
+        view_probs = logits.float().softmax(dim=1).unflatten(0, (num_videos, -1))  # (B, V, K)
+        probs.append(view_probs.mean(dim=1).cpu())
+        indices.append(batch["index"])
+    model.train(was_training)
+    predictions = _gather(loader.dataset.videos, indices, probs, bad.reasons)
+    check_bad_limit(len(predictions.failed), cfg.DATA.MAX_BAD_VIDEOS)
+    return predictions
+
+
+def _gather(
+    videos: VideoList, indices: list[torch.Tensor], probs: list[torch.Tensor], failed: dict[int, str]
+) -> Predictions:
+    parts = all_gather_objects((torch.cat(indices), torch.cat(probs), failed) if indices else None)
+    parts = [part for part in parts if part is not None]  # a rank beyond the number of videos has none
+    index = torch.cat([part[0] for part in parts])
+    if not torch.equal(index.sort().values, torch.arange(len(videos))):
+        raise RuntimeError(f"{len(videos)} videos, but {len(index)} predictions of {len(index.unique())} of them")
+    all_probs = torch.cat([part[1] for part in parts])[index.argsort()]  # (N, K)
+    all_failed = {position: reason for part in parts for position, reason in sorted(part[2].items())}
+    all_probs[list(all_failed)] = float("nan")
+    return Predictions(probs=all_probs, labels=torch.from_numpy(np.array(videos.labels)), failed=all_failed)
+
+
+def test(cfg: CfgNode) -> None:
+    """Tests a checkpoint over TEST.NUM_ENSEMBLE_VIEWS x TEST.NUM_SPATIAL_CROPS views of each video.
+
+    Writes ``test_results.json`` and ``test_predictions.parquet`` to OUTPUT_DIR.
+
+    Raises:
+        FileNotFoundError: no checkpoint is named and OUTPUT_DIR has none.
+        ValueError: the checkpoint does not fill the whole model.
+    """
+    model = build_model_from_cfg(cfg, crop_size=cfg.DATA.TEST_CROP_SIZE).to(get_device())
+    checkpoint = _find_weights(cfg)
+    report = load_weights(model, checkpoint)
+    logger.info("%s", report)
+    if report.missing or report.dropped_head:
+        raise ValueError(
+            f"{checkpoint} does not hold the whole of {cfg.MODEL.MODEL_NAME} with {cfg.MODEL.NUM_CLASSES} classes, so "
+            f"there is nothing to test: missing {', '.join([*report.missing, *report.dropped_head])}"
+        )
+    loader = build_test_loader(cfg)
+    start = time.perf_counter()
+    predictions = evaluate(cfg, torch.compile(model) if cfg.MODEL.COMPILE else model, loader, title="test")
+    if is_main_process():
+        _write_results(cfg, loader.dataset.videos, predictions, checkpoint, seconds=time.perf_counter() - start)
+
+
+def _find_weights(cfg: CfgNode) -> str:
+    last = find_last_checkpoint(cfg.OUTPUT_DIR)
+    path = cfg.TEST.CHECKPOINT_FILE_PATH or (str(last) if last else cfg.TRAIN.CHECKPOINT_FILE_PATH)
+    if not path:
+        raise FileNotFoundError(
+            f"no weights to test: TEST.CHECKPOINT_FILE_PATH is empty and OUTPUT_DIR = {cfg.OUTPUT_DIR} holds no "
+            "checkpoints/checkpoint_epoch_*.pyth"
+        )
+    return path
+
+
+def _write_results(
+    cfg: CfgNode, videos: VideoList, predictions: Predictions, checkpoint: str, *, seconds: float
+) -> None:
+    output_dir = Path(cfg.OUTPUT_DIR)
+    results: dict[str, Any] = {
+        **predictions.compute_accuracy(),
+        "num_videos": len(videos),
+        "num_failed": len(predictions.failed),
+        "num_views": cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS,
+        "num_ensemble_views": cfg.TEST.NUM_ENSEMBLE_VIEWS,
+        "num_spatial_crops": cfg.TEST.NUM_SPATIAL_CROPS,
+        "split": cfg.TEST.SPLIT,
+        "model": cfg.MODEL.MODEL_NAME,
+        "checkpoint": checkpoint,
+        "config_digest": compute_digest(cfg),
+        "test_seconds": round(seconds, 2),
+        "versions": get_versions(),
+        "failed": [{"path": str(videos.paths[i]), "reason": reason} for i, reason in predictions.failed.items()],
+    }
+    (output_dir / "test_config.yaml").write_text(dump_config(cfg))
+    make_prediction_table(videos, predictions).to_parquet(output_dir / "test_predictions.parquet")
+    (output_dir / "test_results.json").write_text(simplejson.dumps(results, indent=2) + "\n")
+    log_json_stats({"_type": "test", **{k: v for k, v in results.items() if k not in ("failed", "versions")}},
+                   output_dir=output_dir)
+    logger.info(
+        "tested %d videos x %d views in %.0f s: top-1 %.2f %%, top-5 %.2f %%, %d undecodable counted as wrong; see %s",
+        results["num_videos"], results["num_views"], seconds, results["top1"], results["top5"], results["num_failed"],
+        output_dir / "test_results.json",
+    )
+
+
+def make_prediction_table(videos: VideoList, predictions: Predictions) -> pd.DataFrame:
+    """One row a video: path, label, prediction (-1 where it failed), reason of a failure, and ``probs`` (K,)."""
+    failed = predictions.failed
+    top = predictions.probs.nan_to_num(-1.0).argmax(dim=1)
+    return pd.DataFrame(
+        {
+            "path": [str(path) for path in videos.paths],
+            "label": predictions.labels.numpy(),
+            "prediction": [-1 if i in failed else int(k) for i, k in enumerate(top)],
+            "failure": [failed.get(i, "") for i in range(len(videos))],
+            "probs": list(predictions.probs.numpy()),
+        }
+    )

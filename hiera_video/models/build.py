@@ -1,0 +1,87 @@
+"""The named models: a plain dict of constructor arguments."""
+
+import difflib
+import inspect
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from hiera_video.models.hiera import Hiera
+
+_SIZES = {
+    "tiny": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 7, 2)},
+    "small": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 11, 2)},
+    "base": {"embed_dim": 96, "num_heads": 1, "stages": (2, 3, 16, 3)},
+    "base_plus": {"embed_dim": 112, "num_heads": 2, "stages": (2, 3, 16, 3)},
+    "large": {"embed_dim": 144, "num_heads": 2, "stages": (2, 6, 36, 4)},
+    "huge": {"embed_dim": 256, "num_heads": 4, "stages": (2, 6, 36, 4)},
+}
+
+_IMAGE = {"input_size": (224, 224), "num_classes": 1000}
+_VIDEO = {
+    "input_size": (16, 224, 224),
+    "num_classes": 400,
+    "q_stride": (1, 2, 2),
+    "mask_unit_size": (1, 8, 8),
+    "patch_kernel": (3, 7, 7),
+    "patch_stride": (2, 4, 4),
+    "patch_padding": (1, 3, 3),
+    "sep_pos_embed": True,
+}
+
+_MODELS = {f"hiera_{size}_224": _IMAGE | arguments for size, arguments in _SIZES.items()} | {
+    f"hiera_{size}_16x224": _VIDEO | arguments for size, arguments in _SIZES.items()
+}
+
+
+def model_names() -> list[str]:
+    """The names that `build_model` knows."""
+    return list(_MODELS)
+
+
+def build_model(name: str, **overrides: Any) -> Hiera:
+    """Makes a model with random weights.
+
+    Args:
+        name: one of `model_names`.
+        **overrides: arguments of `Hiera` that replace the variant's, e.g. num_classes=174, input_size=(32, 224, 224).
+
+    Raises:
+        ValueError: an unknown name or argument, or arguments that do not fit together.
+
+    Follows: paper.md's table; the names are the released ones, plus hiera_tiny_16x224 and hiera_small_16x224.
+    """
+    if name not in _MODELS:
+        raise ValueError(f"name must be a known model, got {name!r}; legal: {', '.join(_nearest_first(name, _MODELS))}")
+    legal = inspect.signature(Hiera).parameters
+    for key in overrides:
+        if key not in legal:
+            raise ValueError(f"{key!r} is not an argument of {name}; legal: {', '.join(_nearest_first(key, legal))}")
+    return Hiera(**(_MODELS[name] | overrides))
+
+
+def _nearest_first(word: str, legal: Any) -> list[str]:
+    return sorted(legal, key=lambda other: -difflib.SequenceMatcher(None, str(word), other).ratio())
+
+
+def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera:
+    """The video model that MODEL and HIERA describe, for clips of DATA.NUM_FRAMES x crop_size x crop_size.
+
+    Raises:
+        ValueError: the name is not a video model's, or the size does not fit its mask units.
+    """
+    name = cfg.MODEL.MODEL_NAME
+    if name in _MODELS and len(_MODELS[name]["input_size"]) != 3:
+        videos = [name for name, arguments in _MODELS.items() if len(arguments["input_size"]) == 3]
+        raise ValueError(f"MODEL.MODEL_NAME = {name} is an image model; for videos: {', '.join(videos)}")
+    variant = {"embed_dim": cfg.HIERA.EMBED_DIM, "num_heads": cfg.HIERA.NUM_HEADS, "stages": cfg.HIERA.STAGES}
+    return build_model(
+        name,
+        input_size=(cfg.DATA.NUM_FRAMES, crop_size, crop_size),
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        drop_path_rate=cfg.MODEL.DROP_PATH_RATE,
+        head_dropout=cfg.MODEL.DROPOUT_RATE,
+        head_init_scale=cfg.HIERA.HEAD_INIT_SCALE,
+        activation_checkpointing=cfg.MODEL.ACT_CHECKPOINT,
+        **{argument: value for argument, value in variant.items() if value},  # 0 and [] leave the variant's own
+    )

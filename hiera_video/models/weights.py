@@ -1,0 +1,224 @@
+"""Weights from files: reads them safely and fits them to a model of another size, class count or input kind."""
+
+import math
+import os
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hiera_video.models.hiera import Hiera
+from hiera_video.utils.logging import get_logger
+from hiera_video.utils.pathmgr import pathmgr
+
+_logger = get_logger(__name__)
+
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+_DECODER_PREFIXES = ("decoder_", "mask_token", "multi_scale_fusion_heads", "encoder_norm")
+_HEAD = ("head.projection.weight", "head.projection.bias")
+
+
+@dataclass
+class LoadReport:
+    """What `load_weights` did, by parameter name; `str()` gives a few lines for a person.
+
+    Attributes:
+        source: the path or URL.
+        loaded: taken from the file, those of `resized` and `inflated` included.
+        resized: position embeddings that were interpolated to another grid.
+        inflated: made for video from an image checkpoint.
+        dropped: in the file, not taken: a head of another class count.
+        dropped_decoder: in the file, not taken: what only MAE pre-training needs.
+        missing: not in the file; these keep their values.
+        unexpected: in the file, unknown to the model.
+    """
+
+    source: str
+    loaded: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+    inflated: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    dropped_decoder: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: loaded {len(self.loaded)} of {len(self.loaded) + len(self.missing)} tensors"]
+        for title in ("resized", "inflated", "dropped", "missing", "unexpected"):
+            names = getattr(self, title)
+            if names:
+                more = f", ... ({len(names)} in all)" if len(names) > 6 else ""
+                lines.append(f"  {title}: {', '.join(names[:6])}{more}")
+        if self.dropped_decoder:
+            lines.append(f"  dropped: {len(self.dropped_decoder)} tensors of the MAE decoder")
+        return "\n".join(lines)
+
+
+def load_weights(model: Hiera, path: str | os.PathLike, *, source_grid: Sequence[int] | None = None) -> LoadReport:
+    """Loads a file's weights into a model as far as they fit, and says how far that is.
+
+    - Position embeddings of another size are interpolated: in space bicubic, in time linear.
+    - A head of another class count is dropped, with a warning in the log.
+    - An image checkpoint is inflated for a video model: the patch kernel is spread evenly over the frames of its token,
+      the spatial position embedding is the image's, the temporal one zero. A video that stands still then gives exactly
+      the image model's features. (A kernel of 3 frames, stride 2, padding 1 gets weights in its last two taps: the
+      first looks at the frame before the token, which for the first token is padding.)
+    - The decoder of an MAE checkpoint is left out.
+
+    Either everything that fits is loaded or, when an error is raised, nothing.
+
+    Args:
+        model: gets the weights in place.
+        path: local file or URL: a released `.pth`, one of our checkpoints, a bare state dict, or `.safetensors`. The
+            weights may be under the key `model_state`, their names may carry the prefixes of DDP and torch.compile.
+        source_grid: tokens per side, (T', H', W') or (H', W'), of the model that the file is of; needed only when its
+            spatial grid is not square. A checkpoint may carry it under the key `tokens_grid`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        OSError: a URL that cannot be fetched.
+        ValueError: not a checkpoint, or one that only unsafe unpickling could read; a shape that fits neither as it is
+            nor by one of the ways above; no tensor for this model at all.
+    """
+    source = os.fspath(path)
+    state, carried_grid = _read_state(source)
+    report = LoadReport(source)
+    target = model.state_dict()
+    if not any(name in target for name in state):
+        raise ValueError(f"{source} holds no weights of this model; it has {', '.join(list(state)[:5])} ...")
+
+    _drop_decoder(state, target, report)
+    _drop_other_head(state, target, report)
+    _inflate(state, target, model, report)
+    _resize_pos_embeds(state, target, model, source_grid or carried_grid, report)
+    for name in state.keys() & target.keys():
+        if state[name].shape != target[name].shape:
+            raise ValueError(
+                f"{source}: {name} has shape {tuple(state[name].shape)}, the model needs {tuple(target[name].shape)}"
+            )
+
+    model.load_state_dict(state, strict=False)
+    report.loaded = [name for name in target if name in state]
+    report.missing = [name for name in target if name not in state]
+    report.unexpected = [name for name in state if name not in target]
+    return report
+
+
+def _read_state(source: str) -> tuple[dict[str, Tensor], Sequence[int] | None]:
+    """The tensors of a file by name without wrappers' prefixes, and the token grid if the file carries one."""
+    try:
+        local = pathmgr.get_local_path(source)
+    except OSError as error:
+        raise OSError(f"cannot fetch weights {source}: {error}") from error
+    if not os.path.isfile(local):
+        raise FileNotFoundError(f"no weights file {source}")
+    try:
+        if local.endswith(".safetensors"):
+            content = safetensors.torch.load_file(local)
+        else:
+            content = torch.load(local, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{source} is no checkpoint, or none that can be read safely: {reason}") from error
+    state = content.get("model_state", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{source} holds no state dict, neither at the top nor under the key 'model_state'")
+    return {_strip_prefixes(name): value for name, value in state.items()}, content.get("tokens_grid")
+
+
+def _strip_prefixes(name: str) -> str:
+    while name.startswith(_WRAPPER_PREFIXES):
+        name = name.split(".", 1)[1]
+    return name
+
+
+def _drop_decoder(state: dict[str, Tensor], target: dict[str, Tensor], report: LoadReport) -> None:
+    for name in [name for name in state if name.startswith(_DECODER_PREFIXES) and name not in target]:
+        del state[name]
+        report.dropped_decoder.append(name)
+
+
+def _drop_other_head(state: dict[str, Tensor], target: dict[str, Tensor], report: LoadReport) -> None:
+    weight = _HEAD[0]
+    if weight not in state or weight not in target or len(state[weight]) == len(target[weight]):
+        return
+    _logger.warning(
+        "%s: head for %d classes dropped, the model has %d", report.source, len(state[weight]), len(target[weight])
+    )
+    for name in [name for name in _HEAD if name in state]:
+        del state[name]
+        report.dropped.append(name)
+
+
+def _inflate(state: dict[str, Tensor], target: dict[str, Tensor], model: Hiera, report: LoadReport) -> None:
+    name = "patch_embed.proj.weight"
+    if name in state and state[name].ndim == 4 and target[name].ndim == 5:
+        conv = model.patch_embed.proj
+        # Output t sees the frames stride * t - padding + tap: these taps are the token's own frames, never padding.
+        taps = range(conv.padding[0], min(conv.padding[0] + conv.stride[0], conv.kernel_size[0]))
+        image = state[name]  # (D, C, kh, kw)
+        video = image.new_zeros(*image.shape[:2], conv.kernel_size[0], *image.shape[2:])  # (D, C, kt, kh, kw)
+        video[:, :, taps.start : taps.stop] = image[:, :, None] / len(taps)
+        state[name] = video
+        report.inflated.append(name)
+    if "pos_embed" in state and model.sep_pos_embed:
+        state["pos_embed_spatial"] = state.pop("pos_embed")
+        state["pos_embed_temporal"] = torch.zeros_like(target["pos_embed_temporal"], device="cpu")
+        report.inflated += ["pos_embed_spatial", "pos_embed_temporal"]
+
+
+def _resize_pos_embeds(
+    state: dict[str, Tensor],
+    target: dict[str, Tensor],
+    model: Hiera,
+    source_grid: Sequence[int] | None,
+    report: LoadReport,
+) -> None:
+    for name in model.no_weight_decay() & state.keys():
+        if state[name].ndim != 3 or state[name].shape[-1] != target[name].shape[-1]:
+            continue  # another width: the comparison of shapes will name it
+        is_temporal = name == "pos_embed_temporal"
+        new = model.tokens_grid[:1] if is_temporal else model.tokens_grid[1:] if model.sep_pos_embed else model.tokens_grid
+        old = _compute_source_grid(name, state[name].shape[1], new, source_grid, report.source)
+        if old != new:
+            state[name] = _interpolate(state[name], old, new)
+            report.resized.append(name)
+
+
+def _compute_source_grid(
+    name: str, num_tokens: int, new: tuple[int, ...], given: Sequence[int] | None, source: str
+) -> tuple[int, ...]:
+    if given is not None:
+        grid = tuple(given[:1]) if name == "pos_embed_temporal" else tuple(given[-len(new) :])
+    elif num_tokens == math.prod(new):
+        grid = new
+    elif len(new) == 1:
+        grid = (num_tokens,)
+    else:
+        side = math.isqrt(num_tokens)
+        grid = (side, side) if len(new) == 2 else ()
+    if math.prod(grid) != num_tokens or len(grid) != len(new):
+        raise ValueError(
+            f"{source}: the grid of {name} with {num_tokens} tokens cannot be told, the model's is {new}; pass source_grid"
+            + (f", which is {tuple(given)} and does not fit" if given is not None else "")
+        )
+    return grid
+
+
+def _interpolate(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
+    """(1, prod(old), D) -> (1, prod(new), D); time linear, space bicubic (antialiased where it shrinks)."""
+    x = table.float().transpose(1, 2).unflatten(2, old)  # (1, D, [T',] H', W')
+    if len(old) != 2 and old[0] != new[0]:
+        steps = x.flatten(3).transpose(2, 3) if len(old) == 3 else x[:, :, None]  # (1, D, H' * W' or 1, T')
+        steps = F.interpolate(steps.flatten(1, 2), size=new[0], mode="linear")  # (1, D * ..., T' new)
+        x = steps.view(1, x.shape[1], -1, new[0]).transpose(2, 3).reshape(1, x.shape[1], new[0], *old[1:])
+    if len(old) != 1 and old[-2:] != new[-2:]:
+        maps = x.transpose(1, 2).flatten(0, 1) if len(old) == 3 else x  # (T' or 1, D, H', W')
+        maps = F.interpolate(maps, size=new[-2:], mode="bicubic", antialias=True)  # (T' or 1, D, H' new, W' new)
+        x = maps.unflatten(0, (1, -1)).transpose(1, 2)  # (1, D, T' or 1, H' new, W' new)
+    return x.flatten(2).transpose(1, 2).to(table.dtype).contiguous()  # (1, prod(new), D)

@@ -1,0 +1,48 @@
+"""Installs the package together with its configs: ``pip install .``"""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="hiera_video",
+    version="0.1.0",
+    description="Video understanding with spatiotemporal Hiera: pre-training, fine-tuning, multi-view testing",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    # The yaml files live in configs/ of the checkout and are installed as hiera_video/configs.
+    packages=[*find_packages(include=["hiera_video", "hiera_video.*"]), "hiera_video.configs"],
+    package_dir={"hiera_video.configs": "configs"},
+    package_data={"hiera_video.configs": ["**/*.yaml"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "pytorchvideo>=0.1.5",
+        "av>=12.3",
+        'decord>=0.6; platform_system == "Linux" and platform_machine == "x86_64"',
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.10",
+        "numpy>=1.26",
+        "pandas>=2.2",
+        "pyarrow>=16",
+        "pyyaml>=6.0",
+        "safetensors>=0.4.3",
+        "simplejson>=3.19",
+        "tensorboard>=2.16",
+        "tqdm>=4.66",
+        "yacs>=0.1.8",
+    ],
+    extras_require={
+        # FFmpeg's shared libraries must be on the system (Debian package: ffmpeg).
+        "torchcodec": ["torchcodec"],
+        "test": [
+            "hiera-transformer==0.1.4",
+            "timm>=1.0",
+            "hypothesis>=6.100",
+            "pytest>=8.2",
+            "pytest-timeout>=2.3",
+            "ruff>=0.9",
+            "setuptools>=70",
+        ],
+    },
+)

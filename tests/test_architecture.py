@@ -1,0 +1,116 @@
+"""Guards ARCHITECTURE.md: who may import whom, who may read the config, and sizes that a reader can bear."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "hiera_video"
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
+
+MAY_IMPORT = {
+    "utils": set(),
+    "config": {"utils"},
+    "data": {"utils"},
+    "models": {"utils"},
+    "solver": {"utils"},
+    "report": {"data", "models", "solver", "utils"},
+    "engine": {"config", "data", "models", "solver", "utils"},
+}
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def layer_of(path):
+    return path.relative_to(PACKAGE).parts[0]
+
+
+def imported_layers(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "hiera_video" and len(parts) > 1:
+                yield parts[1]
+
+
+def imported_packages(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+
+
+def functions_with_owner(tree):
+    """(function, names of the functions and classes around it) for every function of a module."""
+
+    def visit(node, owners):
+        for child in ast.iter_child_nodes(node):
+            inside = owners
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+                inside = [*owners, child.name]
+            if isinstance(child, ast.FunctionDef):
+                yield child, owners
+            yield from visit(child, inside)
+
+    yield from visit(tree, [])
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_layers_import_downwards_only(path):
+    layer = layer_of(path)
+    allowed = MAY_IMPORT[layer] | {layer}
+    assert set(imported_layers(ast.parse(path.read_text()))) <= allowed
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_only_builders_and_the_engine_see_the_config(path):
+    if layer_of(path) in ("config", "engine"):
+        return
+    for function, owners in functions_with_owner(ast.parse(path.read_text())):
+        arguments = {argument.arg for argument in [*function.args.args, *function.args.kwonlyargs]}
+        builder = any(name.lstrip("_").startswith("build_") for name in [*owners, function.name])
+        assert "cfg" not in arguments or builder, f"{function.name} takes cfg"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_decoders_are_imported_by_the_reader_alone(path):
+    if "video" in path.relative_to(PACKAGE).parts[1:2] or path.name == "video.py":
+        return
+    assert not {"av", "decord", "torchcodec"} & set(imported_packages(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_the_product_does_not_depend_on_an_oracle(path):
+    assert not {"hiera", "timm", "skimage"} & set(imported_packages(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_and_functions_are_readable(path):
+    text = path.read_text()
+    assert text.count("\n") <= 420, "about 400 lines"
+    for function, _ in functions_with_owner(ast.parse(text)):
+        length = function.end_lineno - function.lineno + 1
+        assert length <= 65, f"{function.name} has {length} lines, about 60 are allowed"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_public_names_have_docstrings_and_nothing_prints(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), "a module says what it holds"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+    for node in ast.walk(tree):
+        assert not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"), "use the logger"
+        assert not isinstance(node, ast.Assert), "users get ValueError"

@@ -1,0 +1,28 @@
+"""Train and test from configs: ``python tools/run_net.py --cfg FILE [FILE ...] [KEY VALUE ...]``."""
+
+import sys
+
+from hiera_video.config import describe_keys, dump_config, load_config, parse_args
+from hiera_video.engine.launch import launch
+from hiera_video.engine.test import test
+from hiera_video.engine.train import train
+
+
+def main() -> None:
+    """Runs each enabled job of the config, in order."""
+    args = parse_args(description=__doc__)
+    if args.keys:
+        print(describe_keys())
+        return
+    try:
+        cfg = load_config(args.cfg_files, args.opts)
+        if args.print_config:
+            print(dump_config(cfg), end="")
+            return
+        launch([job for job, section in ((train, cfg.TRAIN), (test, cfg.TEST)) if section.ENABLE], cfg)
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
