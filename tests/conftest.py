@@ -1,15 +1,11 @@
 """Fixtures for everybody: small videos whose frame numbers are painted into the picture, and the shared real ones."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent))  # so that tests can import video_factory
-
-import video_factory  # noqa: E402
+import video_factory
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Writes small videos whose frame number is painted into the picture, and reads the number back."""
 
+import contextlib
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 
+os.environ.setdefault("SVT_LOG", "1")  # errors alone
 TICKS_PER_SEC = 1000  # of the time stamps given to write_video
 _ROWS, _COLUMNS = 4, 6  # a grid of blocks: two rows of bits, then the same two rows inverted
 _X264 = "scenecut=0:bframes=3:b-adapt=0:keyint=20:min-keyint=20"
@@ -15,7 +18,7 @@ DEFAULT_OPTIONS: dict[str, dict[str, str]] = {
     "libx264": {"crf": "20", "preset": "veryfast", "x264-params": _X264},
     "libx265": {"crf": "20", "preset": "ultrafast", "x265-params": "log-level=none:bframes=3:keyint=20:scenecut=0"},
     "libvpx-vp9": {"crf": "20", "b": "0", "cpu-used": "8", "deadline": "realtime", "g": "20"},
-    "libsvtav1": {"crf": "20", "preset": "10", "g": "20"},
+    "libsvtav1": {"crf": "5", "preset": "8", "g": "20"},
     "mpeg4": {"b": "2000000", "bf": "2", "g": "12", "sc_threshold": "1000000000"},
 }
 
@@ -113,10 +116,17 @@ def cut_file(path: Path, target: Path, *, num_bytes: int) -> Path:
     return target
 
 
-def decode_plainly(path: Path | str, *, stream: int = 0) -> list[np.ndarray]:
-    """All frames (H, W, 3) uint8 of the ``stream``-th video stream, as PyAV alone gives them, turned upright."""
+def decode_plainly(path: Path | str) -> list[np.ndarray]:
+    """All frames (H, W, 3) uint8 of the first video stream, upright: one pass of PyAV over every packet.
+
+    A packet that does not decode is passed over.
+    """
     frames = []
     with av.open(str(path)) as container:
-        for frame in container.decode(video=stream):
-            frames.append(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+        if not container.streams.video or container.streams.video[0].codec_context is None:
+            return []  # nothing can decode it; older PyAV crashes when it tries
+        for packet in container.demux(video=0):
+            with contextlib.suppress(av.FFmpegError):
+                for frame in packet.decode():
+                    frames.append(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
     return frames

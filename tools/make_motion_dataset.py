@@ -180,8 +180,10 @@ def write_video(path: Path, pictures: np.ndarray, *, fps: int) -> None:
     """Writes uint8 (T, H, W, 3) as H.264 in MP4; the file appears when it is complete."""
     height, width = pictures.shape[1:3]
     part = path.with_suffix(".part.mp4")
+    # x264's mbtree reads memory that it has not set, so the same pictures would give other bytes now and then.
+    options = {"preset": "veryfast", "crf": "23", "threads": "1", "x264-params": "mbtree=0"}
     with av.open(str(part), "w", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "23", "threads": "1"})
+        stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = Fraction(1, fps)
         for picture in pictures:

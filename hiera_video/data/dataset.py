@@ -99,18 +99,29 @@ class VideoDataset(Dataset):
 
     def _load_views(self, epoch: int, index: int) -> torch.Tensor:
         with VideoReader(str(self.videos.paths[index]), backend=self.decoding_backend) as reader:
-            clips = []
-            for view in range(self.num_samples):
-                with seeded(self.seed, epoch, index, view, 0):
-                    clips.append(np.asarray(self.clip_sampler.get_frame_indices(len(reader), reader.fps)))
-            wanted, places = np.unique(np.concatenate(clips), return_inverse=True)
-            frames = reader.get_frames(wanted.tolist())  # (frames, H, W, C), each decoded once
+            frames, places = self._load_frames(reader, epoch, index)
         views = []
-        for number, clip in enumerate(torch.from_numpy(places).reshape(-1, clips[0].shape[-1])):  # (T,)
+        for number, clip in enumerate(places):  # (T,)
             with seeded(self.seed, epoch, index, number, 1):
                 view = self.transform(frames[clip])  # (C, T, H, W) or (crops, C, T, H, W)
             views.append(view.reshape(-1, *view.shape[-4:]))  # (crops, C, T, H, W)
         return torch.cat(views)  # (V, C, T, H, W)
+
+    def _load_frames(self, reader: VideoReader, epoch: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The frames that any clip needs, uint8 (frames, H, W, C), and each clip's places among them, (clips, T)."""
+        while True:
+            length = len(reader)
+            clips = []
+            for view in range(self.num_samples):
+                with seeded(self.seed, epoch, index, view, 0):
+                    clips.append(self.clip_sampler.get_frame_indices(length, reader.fps))
+            positions = np.concatenate(clips)  # (clips, T)
+            wanted, places = np.unique(positions, return_inverse=True)
+            try:
+                return reader.get_frames(wanted.tolist()), torch.from_numpy(places.reshape(positions.shape))
+            except VideoDecodeError:
+                if len(reader) == length:
+                    raise  # otherwise the reader has met damage and found the video shorter: sample from what there is
 
 
 def collate_samples(samples: list[dict[str, Any]]) -> dict[str, Any]:

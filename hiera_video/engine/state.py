@@ -100,6 +100,7 @@ def _make_content(cfg: CfgNode, state: TrainState, class_names: Sequence[str] | 
         "epoch": state.epoch,
         "best_top1": state.best_top1,
         "cfg": dump_config(cfg),
+        "tokens_grid": list(state.model.tokens_grid),
         "class_names": list(class_names or []),
         "versions": get_versions(),
     }

@@ -112,10 +112,10 @@ def test(cfg: CfgNode) -> None:
     checkpoint = _find_weights(cfg)
     report = load_weights(model, checkpoint)
     logger.info("%s", report)
-    if report.missing or report.dropped_head:
+    if report.missing:
         raise ValueError(
             f"{checkpoint} does not hold the whole of {cfg.MODEL.MODEL_NAME} with {cfg.MODEL.NUM_CLASSES} classes, so "
-            f"there is nothing to test: missing {', '.join([*report.missing, *report.dropped_head])}"
+            f"there is nothing to test: missing {', '.join(report.missing)}"
         )
     loader = build_test_loader(cfg)
     start = time.perf_counter()

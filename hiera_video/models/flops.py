@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 # The names under which attention shows in a trace: the function, or a kernel where dispatch came first.
 _ATTENTION_OPS = (
@@ -21,16 +22,17 @@ _ATTENTION_OPS = (
 )
 
 
-class _PausedTracing(TorchDispatchMode):
-    """Runs kernels untraced, after the tracer has noted them: meta kernels in Python fail on traced sizes."""
+class _MetaConvAsProduct(TorchFunctionMode):
+    """Makes convolutions on the meta device matrix products of as many multiply-adds; they cannot be traced there."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        state = torch._C._get_tracing_state()
-        torch._C._set_tracing_state(None)
-        try:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in (F.conv1d, F.conv2d, F.conv3d) or not args[0].is_meta:
             return func(*args, **(kwargs or {}))
-        finally:
-            torch._C._set_tracing_state(state)
+        x, weight, bias, stride, padding = args[:5]
+        sizes = zip(x.shape[2:], weight.shape[2:], stride, padding, strict=True)
+        sides = [(int(n) + 2 * p - int(k)) // s + 1 for n, k, s, p in sizes]
+        patches = torch.empty(int(x.shape[0]), *sides, weight[0].numel(), dtype=x.dtype, device="meta")
+        return F.linear(patches, weight.flatten(1), bias).movedim(-1, 1)  # (B, D, T', H', W')
 
 
 def compute_flops(model: nn.Module, inputs: Tensor | tuple[Tensor, ...]) -> int:
@@ -44,7 +46,7 @@ def compute_flops(model: nn.Module, inputs: Tensor | tuple[Tensor, ...]) -> int:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), _PausedTracing(), warnings.catch_warnings():
+        with torch.no_grad(), _MetaConvAsProduct(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's, about the input checks
             analysis = FlopCountAnalysis(model, inputs)
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)

@@ -10,143 +10,17 @@ from functools import partial
 from itertools import accumulate
 
 import torch
-import torch.nn.functional as F
-from pytorchvideo.layers.drop_path import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hiera_video.models.linear import Linear
+from hiera_video.models.layers import CONVS, Head, HieraBlock, PatchEmbed
 from hiera_video.models.mask_units import (
     compute_visible_units,
     join_mask_units,
-    pool_windows,
     reroll,
     take_units,
     unroll,
 )
-
-_CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-
-
-class MaskUnitAttention(nn.Module):
-    """Multi-head attention inside each mask unit, or over all tokens; queries may be max-pooled.
-
-    Args:
-        dim: input channels.
-        dim_out: output channels.
-        heads: attention heads, a divisor of dim_out.
-        q_window: tokens that one pooled query stands for; 1 for no pooling.
-        is_global: attend over all mask units instead of inside each.
-    """
-
-    def __init__(self, dim: int, dim_out: int, heads: int, *, q_window: int = 1, is_global: bool = False) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q_window = q_window
-        self.is_global = is_global
-        self.qkv = Linear(dim, 3 * dim_out)
-        self.proj = Linear(dim_out, dim_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, U, M, dim) tokens in `unroll`'s order -> (B, U, M / q_window, dim_out)."""
-        batch, units = x.shape[:2]
-        qkv = self.qkv(x)  # (B, U, M, 3 * dim_out)
-        # Windows go into the batch: fused attention kernels take 4-D q, k, v only.
-        qkv = qkv.flatten(1, 2) if self.is_global else qkv.flatten(0, 1)  # (windows, N, 3 * dim_out)
-        # One unbind instead of three selects: its backward fills one tensor instead of adding up three.
-        q, k, v = qkv.unflatten(-1, (3, -1)).unbind(-2)  # 3 x (windows, N, dim_out)
-        if self.q_window > 1:
-            q = pool_windows(q, self.q_window)  # (windows, N / q_window, dim_out)
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # (windows, heads, N, dim)
-        x = F.scaled_dot_product_attention(q, k, v)
-        x = x.transpose(1, 2).reshape(batch, units, -1, self.proj.in_features)  # (B, U, M / q_window, dim_out)
-        return self.proj(x)
-
-
-class Mlp(nn.Module):
-    """Two linear layers with a GELU between: (..., dim) -> (..., dim).
-
-    Differs: `pytorchvideo.layers.Mlp` has the same parameters and numbers, but makes its own `nn.Linear`s.
-    """
-
-    def __init__(self, dim: int, dim_hidden: int) -> None:
-        super().__init__()
-        self.fc1 = Linear(dim, dim_hidden)
-        self.fc2 = Linear(dim_hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class HieraBlock(nn.Module):
-    """A transformer block; where the width changes, a linear layer and max pooling stand in the skip path.
-
-    Args:
-        dim: input channels.
-        dim_out: output channels.
-        heads: attention heads.
-        mlp_ratio: hidden width of the MLP over dim_out.
-        drop_path: probability to drop a residual branch of a sample in training.
-        norm_layer: called with a width, gives the norm.
-        q_window: see `MaskUnitAttention`.
-        is_global: see `MaskUnitAttention`.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        dim_out: int,
-        heads: int,
-        *,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
-        q_window: int = 1,
-        is_global: bool = False,
-    ) -> None:
-        super().__init__()
-        self.norm1 = norm_layer(dim)
-        self.attn = MaskUnitAttention(dim, dim_out, heads, q_window=q_window, is_global=is_global)
-        self.norm2 = norm_layer(dim_out)
-        self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio))
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.proj = Linear(dim, dim_out) if dim != dim_out else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, U, M, dim) tokens in `unroll`'s order -> (B, U, M / q_window, dim_out)."""
-        x_norm = self.norm1(x)
-        if self.proj is not None:
-            x = self.proj(x_norm)
-        x = pool_windows(x, self.attn.q_window) + self.drop_path(self.attn(x_norm))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
-
-
-class PatchEmbed(nn.Module):
-    """Overlapping patches by a strided convolution: (B, C, T, H, W) -> (B, T', H', W', D); for images without T."""
-
-    def __init__(
-        self, in_chans: int, dim: int, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
-    ) -> None:
-        super().__init__()
-        self.proj = _CONVS[len(kernel)](in_chans, dim, tuple(kernel), tuple(stride), tuple(padding))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).movedim(1, -1)  # (B, D, T', H', W') -> (B, T', H', W', D)
-
-
-class Head(nn.Module):
-    """Dropout and the linear classifier: (B, D) -> (B, K) logits.
-
-    Differs: the released head applies a softmax in eval mode; here the output means the same in train and eval.
-    """
-
-    def __init__(self, dim: int, num_classes: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.projection = Linear(dim, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.projection(self.dropout(x))
 
 
 class Hiera(nn.Module):
@@ -217,6 +91,8 @@ class Hiera(nn.Module):
         _check_stages(stages, mask_unit_attn, q_pool, mask_unit_size, q_stride)
         _check_input_size(input_size, patch_stride, mask_unit_size)
         if isinstance(norm_layer, str):
+            if not hasattr(nn, norm_layer):
+                raise ValueError(f"norm_layer must name a norm of torch.nn such as 'LayerNorm', got {norm_layer!r}")
             norm_layer = partial(getattr(nn, norm_layer), eps=1e-6)
 
         self.in_chans = in_chans
@@ -245,19 +121,21 @@ class Hiera(nn.Module):
             heads.append(int(heads[-1] * head_mul))
         drop_paths = iter(torch.linspace(0, drop_path_rate, sum(stages), device="cpu").tolist())
         self.blocks = nn.ModuleList()
-        for stage, first in [(stage, i == 0) for stage, depth in enumerate(stages) for i in range(depth)]:
-            before = max(stage - first, 0)  # a stage's first block gets, and attends like, the stage before
-            block = HieraBlock(
-                widths[before],
-                widths[stage],
-                heads[stage],
-                mlp_ratio=mlp_ratio,
-                drop_path=next(drop_paths),
-                norm_layer=norm_layer,
-                q_window=math.prod(q_stride) if before < stage <= q_pool else 1,
-                is_global=not mask_unit_attn[before],
-            )
-            self.blocks.append(block)
+        for stage, depth in enumerate(stages):
+            for i in range(depth):
+                # A stage's first block gets, and attends like, the stage before.
+                before = max(stage - 1, 0) if i == 0 else stage
+                block = HieraBlock(
+                    widths[before],
+                    widths[stage],
+                    heads[stage],
+                    mlp_ratio=mlp_ratio,
+                    drop_path=next(drop_paths),
+                    norm_layer=norm_layer,
+                    q_window=math.prod(q_stride) if before < stage <= q_pool else 1,
+                    is_global=not mask_unit_attn[before],
+                )
+                self.blocks.append(block)
         self.norm = norm_layer(widths[-1])
         self.head = Head(widths[-1], num_classes, head_dropout)
         self._init_weights(head_init_scale)
@@ -266,7 +144,7 @@ class Hiera(nn.Module):
         for name in sorted(self.no_weight_decay()):
             nn.init.trunc_normal_(self.get_parameter(name), std=0.02)
         for module in self.modules():
-            if isinstance(module, (nn.Linear, *_CONVS.values())):
+            if isinstance(module, (nn.Linear, *CONVS.values())):
                 nn.init.trunc_normal_(module.weight, std=0.02)
             if isinstance(module, (nn.Linear, nn.LayerNorm)):
                 nn.init.constant_(module.bias, 0.02)
@@ -300,8 +178,10 @@ class Hiera(nn.Module):
         Raises:
             ValueError: no such parameter.
         """
-        if name not in dict(self.named_parameters()):
-            raise ValueError(f"name must be one of this model's parameters, got {name!r}")
+        try:
+            self.get_parameter(name)
+        except AttributeError as error:
+            raise ValueError(f"name must be one of this model's parameters, got {name!r}") from error
         part, *rest = name.split(".")
         if part.startswith(("patch_embed", "pos_embed")):
             return 0
@@ -392,7 +272,7 @@ def _divide(sizes: Sequence[int], by: Sequence[int]) -> tuple[int, ...]:
 
 
 def _check_dimensions(input_size: Sequence[int], sizes: dict[str, Sequence[int]], sep_pos_embed: bool) -> None:
-    if len(input_size) not in _CONVS:
+    if len(input_size) not in CONVS:
         raise ValueError(f"input_size must be (T, H, W) or (H, W), got {tuple(input_size)}")
     if sep_pos_embed and len(input_size) != 3:
         raise ValueError(f"sep_pos_embed needs input_size (T, H, W), got {tuple(input_size)}")
@@ -427,6 +307,6 @@ def _check_input_size(input_size: Sequence[int], patch_stride: Sequence[int], ma
     above = tuple(max(-(-n // u), 1) * u for n, u in zip(input_size, units, strict=True))
     if below != tuple(input_size):
         raise ValueError(
-            f"input_size must be a multiple of {tuple(units)} (patch_stride * mask_unit_size), got {tuple(input_size)}; "
-            f"legal sizes nearby: {below}" + (f", {above}" if above != below else "")
+            f"input_size must be a multiple of {tuple(units)} (patch_stride * mask_unit_size), got {tuple(input_size)}"
+            f"; legal sizes nearby: {below}" + (f", {above}" if above != below else "")
         )

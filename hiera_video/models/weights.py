@@ -2,11 +2,9 @@
 
 import math
 import os
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import safetensors
 import safetensors.torch
 import torch
 import torch.nn.functional as F
@@ -96,8 +94,8 @@ def load_weights(model: Hiera, path: str | os.PathLike, *, source_grid: Sequence
     _drop_other_head(state, target, report)
     _inflate(state, target, model, report)
     _resize_pos_embeds(state, target, model, source_grid or carried_grid, report)
-    for name in state.keys() & target.keys():
-        if state[name].shape != target[name].shape:
+    for name in target:
+        if name in state and state[name].shape != target[name].shape:
             raise ValueError(
                 f"{source}: {name} has shape {tuple(state[name].shape)}, the model needs {tuple(target[name].shape)}"
             )
@@ -122,7 +120,7 @@ def _read_state(source: str) -> tuple[dict[str, Tensor], Sequence[int] | None]:
             content = safetensors.torch.load_file(local)
         else:
             content = torch.load(local, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except Exception as error:  # a damaged file can make an unpickler raise anything
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{source} is no checkpoint, or none that can be read safely: {reason}") from error
     state = content.get("model_state", content) if isinstance(content, dict) else None
@@ -179,11 +177,15 @@ def _resize_pos_embeds(
     source_grid: Sequence[int] | None,
     report: LoadReport,
 ) -> None:
-    for name in model.no_weight_decay() & state.keys():
+    for name in sorted(model.no_weight_decay() & state.keys()):
+        is_temporal = name == "pos_embed_temporal"
+        if is_temporal and name in report.inflated:
+            continue
         if state[name].ndim != 3 or state[name].shape[-1] != target[name].shape[-1]:
             continue  # another width: the comparison of shapes will name it
-        is_temporal = name == "pos_embed_temporal"
-        new = model.tokens_grid[:1] if is_temporal else model.tokens_grid[1:] if model.sep_pos_embed else model.tokens_grid
+        new = model.tokens_grid
+        if model.sep_pos_embed:
+            new = new[:1] if is_temporal else new[1:]
         old = _compute_source_grid(name, state[name].shape[1], new, source_grid, report.source)
         if old != new:
             state[name] = _interpolate(state[name], old, new)
@@ -203,10 +205,8 @@ def _compute_source_grid(
         side = math.isqrt(num_tokens)
         grid = (side, side) if len(new) == 2 else ()
     if math.prod(grid) != num_tokens or len(grid) != len(new):
-        raise ValueError(
-            f"{source}: the grid of {name} with {num_tokens} tokens cannot be told, the model's is {new}; pass source_grid"
-            + (f", which is {tuple(given)} and does not fit" if given is not None else "")
-        )
+        hint = "pass source_grid" if given is None else f"source_grid {tuple(given)} does not fit"
+        raise ValueError(f"{source}: {name} has {num_tokens} tokens of an unknown grid, the model's is {new}; {hint}")
     return grid
 
 

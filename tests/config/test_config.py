@@ -123,6 +123,17 @@ def test_recipes_hold_the_papers_numbers():
     assert not long.MIXUP.ENABLE and not long.DATA.RANDOM_FLIP and long.DATA.NUM_FRAMES == 32
 
 
+def find_aliases(tree):
+    """(name, section) of assignments such as ``data, aug = cfg.DATA, cfg.AUG``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute | ast.Tuple):
+            targets, values = ([part] if not isinstance(part, ast.Tuple) else part.elts
+                               for part in (node.targets[0], node.value))
+            for target, value in zip(targets, values, strict=False):
+                if isinstance(target, ast.Name) and isinstance(value, ast.Attribute):
+                    yield target.id, value.attr
+
+
 def test_every_key_is_read_somewhere():
     """A key that no code reads would be a promise that nobody keeps."""
     read = set()
@@ -131,13 +142,7 @@ def test_every_key_is_read_somewhere():
         if path.name == "defaults.py":
             continue
         tree = ast.parse(path.read_text())
-        aliases = {
-            target.id: node.value.attr
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute)
-            for target in node.targets
-            if isinstance(target, ast.Name)
-        }
+        aliases = dict(find_aliases(tree))
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr.isupper():
                 owner = node.value

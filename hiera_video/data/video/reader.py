@@ -40,7 +40,7 @@ class VideoReader:
     Frame ``i`` is the ``i``-th picture that a decoder shows when it plays the whole stream: hidden frames (edit lists)
     do not count, time stamps need not start at zero or be evenly spaced, a rotation in the file is applied. Whatever
     decodes of a truncated file is the video. If packets in the middle are damaged in a way that only decoding shows,
-    ``len`` is corrected, with a warning, when the damage is met.
+    ``len`` is corrected, with a warning, when the damage is met. ``backend`` is the one that is really at work.
 
     Differs: from what "best stream" means to FFmpeg: of several video streams the first is read, as SlowFast and
         PyTorchVideo do; ``stream_index`` chooses another.
@@ -173,8 +173,9 @@ class VideoReader:
         yield from self._pyav.decode(positions)
 
     def _fall_back(self, error: UntrustedBackendError) -> None:
-        self._other = None
         _warn_once(self.backend, str(error), self.path)
+        self._other = None
+        self.backend = "pyav"
 
     def _load_frame_shape(self) -> tuple[int, ...]:
         if self._frame_shape is None:

@@ -1,0 +1,158 @@
+"""The parts of Hiera: linear layer, MLP, attention, block, patch embedding, classifier.
+
+Tokens are (B, U, M, D) in the order of `mask_units.unroll`: U mask units of M tokens each.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from pytorchvideo.layers.drop_path import DropPath
+from torch import Tensor, nn
+
+from hiera_video.models.mask_units import pool_windows
+
+# torch sends float32 matrix products to MKL, which keeps to AVX2 on AMD processors, and convolutions to oneDNN, which
+# uses AVX-512 on any that has it.
+_HAS_FASTER_CONV = torch.backends.mkldnn.is_available() and "AVX512" in torch.backends.cpu.get_cpu_capability()
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, with the same parameters and numbers; in float32 on an AVX-512 CPU computed as a 1x1 convolution.
+
+    On AMD processors that is up to twice as fast, forward and backward. All else goes through `F.linear`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        is_plain_float32 = x.dtype == self.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        if not (_HAS_FASTER_CONV and x.is_cpu and is_plain_float32 and x.numel() > 0):
+            return F.linear(x, self.weight, self.bias)
+        rows = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # (1, in, rows, 1), channels last in memory
+        rows = F.conv2d(rows, self.weight[:, :, None, None], self.bias)  # (1, out, rows, 1)
+        return rows.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)  # (..., out)
+
+
+class MaskUnitAttention(nn.Module):
+    """Multi-head attention inside each mask unit, or over all tokens; queries may be max-pooled.
+
+    Args:
+        dim: input channels.
+        dim_out: output channels.
+        heads: attention heads, a divisor of dim_out.
+        q_window: tokens that one pooled query stands for; 1 for no pooling.
+        is_global: attend over all mask units instead of inside each.
+    """
+
+    def __init__(self, dim: int, dim_out: int, heads: int, *, q_window: int = 1, is_global: bool = False) -> None:
+        super().__init__()
+        if dim_out % heads:
+            raise ValueError(f"heads must divide the width {dim_out}, got {heads}")
+        self.heads = heads
+        self.q_window = q_window
+        self.is_global = is_global
+        self.qkv = Linear(dim, 3 * dim_out)
+        self.proj = Linear(dim_out, dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, U, M, dim) tokens in `unroll`'s order -> (B, U, M / q_window, dim_out)."""
+        batch, units = x.shape[:2]
+        qkv = self.qkv(x)  # (B, U, M, 3 * dim_out)
+        # Windows go into the batch: fused attention kernels take 4-D q, k, v only.
+        qkv = qkv.flatten(1, 2) if self.is_global else qkv.flatten(0, 1)  # (windows, N, 3 * dim_out)
+        # One unbind instead of three selects: its backward fills one tensor instead of adding up three.
+        q, k, v = qkv.unflatten(-1, (3, -1)).unbind(-2)  # 3 x (windows, N, dim_out)
+        if self.q_window > 1:
+            q = pool_windows(q, self.q_window)  # (windows, N / q_window, dim_out)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # (windows, heads, N, dim)
+        x = F.scaled_dot_product_attention(q, k, v)
+        x = x.transpose(1, 2).reshape(batch, units, -1, self.proj.in_features)  # (B, U, M / q_window, dim_out)
+        return self.proj(x)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between: (..., dim) -> (..., dim).
+
+    Differs: `pytorchvideo.layers.Mlp` has the same parameters and numbers, but makes its own `nn.Linear`s.
+    """
+
+    def __init__(self, dim: int, dim_hidden: int) -> None:
+        super().__init__()
+        self.fc1 = Linear(dim, dim_hidden)
+        self.fc2 = Linear(dim_hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class HieraBlock(nn.Module):
+    """A transformer block; where the width changes, a linear layer and max pooling stand in the skip path.
+
+    Args:
+        dim: input channels.
+        dim_out: output channels.
+        heads: attention heads.
+        mlp_ratio: hidden width of the MLP over dim_out.
+        drop_path: probability to drop a residual branch of a sample in training.
+        norm_layer: called with a width, gives the norm.
+        q_window: see `MaskUnitAttention`.
+        is_global: see `MaskUnitAttention`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
+        q_window: int = 1,
+        is_global: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm1 = norm_layer(dim)
+        self.attn = MaskUnitAttention(dim, dim_out, heads, q_window=q_window, is_global=is_global)
+        self.norm2 = norm_layer(dim_out)
+        self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio))
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.proj = Linear(dim, dim_out) if dim != dim_out else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, U, M, dim) tokens in `unroll`'s order -> (B, U, M / q_window, dim_out)."""
+        x_norm = self.norm1(x)
+        if self.proj is not None:
+            x = self.proj(x_norm)
+        x = pool_windows(x, self.attn.q_window) + self.drop_path(self.attn(x_norm))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class PatchEmbed(nn.Module):
+    """Overlapping patches by a strided convolution: (B, C, T, H, W) -> (B, T', H', W', D); for images without T."""
+
+    def __init__(
+        self, in_chans: int, dim: int, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.proj = CONVS[len(kernel)](in_chans, dim, tuple(kernel), tuple(stride), tuple(padding))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).movedim(1, -1)  # (B, D, T', H', W') -> (B, T', H', W', D)
+
+
+class Head(nn.Module):
+    """Dropout and the linear classifier: (B, D) -> (B, K) logits.
+
+    Differs: the released head applies a softmax in eval mode; here the output means the same in train and eval.
+    """
+
+    def __init__(self, dim: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.projection = Linear(dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(self.dropout(x))

@@ -1,0 +1,58 @@
+"""tools/run_net.py as a user meets it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_train_then_test_in_one_command(run_net, tmp_path):
+    finished = run_net({"TEST.ENABLE": True, "SOLVER.MAX_EPOCH": 1})
+    assert finished.returncode == 0, finished.stderr
+    assert "tested 11 videos x 6 views" in finished.stderr
+    assert (tmp_path / "out" / "test_results.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"TRAIN.BATCHSIZE": 3}, ["unknown config key TRAIN.BATCHSIZE", "did you mean TRAIN.BATCH_SIZE"]),
+        ({"DATA.PATH_TO_DATA_DIR": "/no/such/folder"}, ["/no/such/folder/train.csv"]),
+        ({"DATA.PATH_PREFIX": "/elsewhere"}, ["/elsewhere/", "DATA.PATH_PREFIX"]),
+        ({"MODEL.NUM_CLASSES": 7}, ["train.csv", "label 7", "[0, 7)"]),
+        ({"TRAIN.BATCH_SIZE": 64}, ["24 videos", "TRAIN.BATCH_SIZE = 64"]),
+        ({"DATA.TRAIN_CROP_SIZE": 40, "DATA.TRAIN_JITTER_SCALES": [40, 40]}, ["40", "legal"]),
+        ({"MODEL.MODEL_NAME": "hiera_tiny_224"}, ["hiera_tiny_224 is an image model", "hiera_tiny_16x224"]),
+        ({"MODEL.MODEL_NAME": "hiera_bse_16x224"}, ["hiera_bse_16x224", "hiera_base_16x224"]),
+        ({"TRAIN.PRECISION": "fp16", "NUM_GPUS": 0}, ["fp16 needs a GPU"]),
+        ({"NUM_GPUS": 99}, ["NUM_GPUS = 99", "visible GPUs"]),
+        ({"TRAIN.CHECKPOINT_FILE_PATH": "/no/weights.pth"}, ["/no/weights.pth"]),
+    ],
+)
+def test_a_mistake_is_one_line_that_helps(run_main, changes, words):
+    if "TRAIN.PRECISION" in changes and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    message, stderr = run_main(changes)
+    assert message and message.startswith("error: ") and "Traceback" not in stderr
+    for word in words:
+        assert word in message, message
+
+
+def test_a_mistake_ends_with_status_1_and_leaves_its_traceback_in_the_log(run_net, tmp_path):
+    finished = run_net({"DATA.PATH_TO_DATA_DIR": "/no/such/folder"})
+    assert finished.returncode == 1
+    assert finished.stderr.strip().splitlines()[-1].startswith("error: ") and "Traceback" not in finished.stderr
+    assert "Traceback" in (tmp_path / "out" / "stdout.log").read_text()
+
+
+def test_the_final_config_is_printed_on_request():
+    words = ["--cfg", "configs/SSv2/HIERA_L_16.yaml", "--print-config", "--opts", "DATA.PATH_TO_DATA_DIR", "/d"]
+    finished = subprocess.run(
+        [sys.executable, "tools/run_net.py", *words], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert yaml.safe_load(finished.stdout)["MODEL"]["NUM_CLASSES"] == 174

@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from hiera_video.models import build_model, model_names
+from hiera_video.models.flops import compute_flops, count_parameters
+
+# Multiply-adds in G and parameters in M: video with the digits that fvcore gives for the released code, images as the
+# paper rounds them (paper.md).
+VIDEO_COSTS = {
+    "base": (101.93, 51.09),
+    "base_plus": (132.54, 69.39),
+    "large": (412.67, 213.09),
+    "huge": (1158.76, 671.63),
+}
+IMAGE_COSTS = {
+    "tiny": (5, 28),
+    "small": (6, 35),
+    "base": (9, 52),
+    "base_plus": (13, 70),
+    "large": (40, 214),
+    "huge": (125, 673),
+}
+
+
+def _compute_costs(name):
+    with torch.device("meta"):
+        model = build_model(name)
+        return compute_flops(model, torch.empty(1, 3, *model.input_size)) / 1e9, count_parameters(model) / 1e6
+
+
+@pytest.mark.parametrize("size", VIDEO_COSTS)
+def test_costs_of_video_models_equal_the_papers(size):
+    assert _compute_costs(f"hiera_{size}_16x224") == pytest.approx(VIDEO_COSTS[size], abs=0.005)
+
+
+@pytest.mark.parametrize("size", IMAGE_COSTS)
+def test_costs_of_image_models_equal_the_papers(size):
+    assert _compute_costs(f"hiera_{size}_224") == pytest.approx(IMAGE_COSTS[size], abs=0.51)
+
+
+@pytest.mark.parametrize("name", ["hiera_tiny_224", "hiera_tiny_16x224"])
+def test_flops_are_the_same_on_the_meta_device_and_on_the_cpu(name):
+    model = build_model(name).train()
+    flops = compute_flops(model, torch.zeros(1, 3, *model.input_size))
+    assert flops / 1e9 == pytest.approx(_compute_costs(name)[0], rel=1e-9)
+    assert model.training
+
+
+def test_there_are_twelve_names_with_the_class_counts_of_their_data():
+    assert len(model_names()) == 12
+    for name in model_names():
+        with torch.device("meta"):
+            model = build_model(name)
+        assert model.head.projection.out_features == (400 if len(model.input_size) == 3 else 1000)
+
+
+def test_overrides_reach_the_constructor():
+    model = build_model("hiera_tiny_16x224", num_classes=7, input_size=(8, 64, 64), head_dropout=0.3)
+    assert model(torch.zeros(2, 3, 8, 64, 64)).shape == (2, 7)
+    assert model.head.dropout.p == 0.3
+
+
+def test_an_unknown_name_lists_the_nearest_first():
+    with pytest.raises(ValueError, match=r"'hiera_bse_16x224'; legal: hiera_base_16x224, .*hiera_huge_224"):
+        build_model("hiera_bse_16x224")
+
+
+def test_an_unknown_argument_lists_the_nearest_first():
+    with pytest.raises(ValueError, match="'num_clases' is not an argument of hiera_tiny_224; legal: num_classes, "):
+        build_model("hiera_tiny_224", num_clases=3)

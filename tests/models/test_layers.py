@@ -1,0 +1,90 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from pytorchvideo.layers import Mlp as PytorchvideoMlp
+
+from hiera_video.models import layers
+from hiera_video.models.layers import HieraBlock, Linear, MaskUnitAttention, Mlp
+
+
+@pytest.mark.parametrize("has_faster_conv", [False, True])
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 4, 5), (0, 5)])
+def test_linear_equals_torch_linear(shape, has_faster_conv, monkeypatch):
+    monkeypatch.setattr(layers, "_HAS_FASTER_CONV", has_faster_conv)
+    torch.manual_seed(0)
+    layer = Linear(5, 7)
+    x = torch.randn(shape, requires_grad=True)
+    weights = torch.randn(*shape[:-1], 7)
+    got = torch.autograd.grad((layer(x) * weights).sum(), (x, layer.weight, layer.bias))
+    expected_out = F.linear(x, layer.weight, layer.bias)
+    expected = torch.autograd.grad((expected_out * weights).sum(), (x, layer.weight, layer.bias))
+    assert layer(x).shape == expected_out.shape
+    torch.testing.assert_close(layer(x), expected_out, atol=1e-6, rtol=1e-6)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-6)
+
+
+def test_linear_takes_a_tensor_that_is_not_contiguous():
+    layer = Linear(5, 7)
+    x = torch.randn(4, 5, 3).transpose(1, 2)
+    torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), atol=1e-6, rtol=1e-6)
+
+
+def test_linear_obeys_autocast_and_dtype():
+    layer = Linear(5, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(2, 5)).dtype == torch.bfloat16
+    assert layer.double()(torch.randn(2, 5, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_mlp_equals_pytorchvideos():
+    mlp, other = Mlp(8, 32), PytorchvideoMlp(8, 32)
+    other.load_state_dict(mlp.state_dict(), strict=True)
+    x = torch.randn(2, 3, 8)
+    torch.testing.assert_close(mlp(x), other(x), atol=1e-6, rtol=1e-6)
+
+
+def _attend_naively(attention, x):
+    """One window (N, dim) at a time, one head at a time, one query at a time."""
+    q, k, v = attention.qkv(x).unflatten(-1, (3, attention.heads, -1)).unbind(1)
+    if attention.q_window > 1:
+        q = torch.stack([q[i : i + attention.q_window].max(dim=0).values for i in range(0, len(q), attention.q_window)])
+    rows = []
+    for query in q:
+        heads = [
+            (torch.softmax(k[:, h] @ query[h] / len(query[h]) ** 0.5, dim=0)[:, None] * v[:, h]).sum(dim=0)
+            for h in range(attention.heads)
+        ]
+        rows.append(attention.proj(torch.cat(heads)))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("q_window", [1, 4])
+@pytest.mark.parametrize("is_global", [False, True])
+def test_attention_equals_a_loop_over_windows_heads_and_queries(q_window, is_global):
+    torch.manual_seed(0)
+    attention = MaskUnitAttention(6, 8, heads=2, q_window=q_window, is_global=is_global)
+    x = torch.randn(2, 3, 8, 6)
+    with torch.no_grad():
+        if is_global:
+            expected = torch.stack([_attend_naively(attention, sample.flatten(0, 1)) for sample in x])
+        else:
+            expected = torch.stack([torch.stack([_attend_naively(attention, unit) for unit in s]) for s in x])
+        torch.testing.assert_close(
+            attention(x), expected.reshape(2, 3, 8 // q_window, 8), atol=1e-6, rtol=1e-5
+        )
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ValueError, match="heads must divide the width 8, got 3"):
+        MaskUnitAttention(6, 8, heads=3)
+
+
+def test_drop_path_drops_whole_branches_of_samples():
+    torch.manual_seed(0)
+    block = HieraBlock(8, 8, 2, drop_path=0.5).train()
+    x = torch.randn(1, 1, 4, 8).expand(64, -1, -1, -1)
+    kinds = {tuple(sample.flatten()[:4].round(decimals=3).tolist()) for sample in block(x).detach()}
+    assert len(kinds) == 4  # attention dropped or not, MLP dropped or not
+    assert tuple(x[0].flatten()[:4].round(decimals=3).tolist()) in kinds
+    assert len({tuple(sample.flatten().tolist()) for sample in block.eval()(x).detach()}) == 1

@@ -1,0 +1,128 @@
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hiera_video.models.mask_units import (
+    compute_visible_units,
+    join_mask_units,
+    pool_windows,
+    random_mask,
+    reroll,
+    take_units,
+    unroll,
+)
+
+CASES = {  # grid, mask unit, q_stride, poolings
+    "video": ((2, 16, 24), (1, 8, 8), (1, 2, 2), 3),
+    "video, MAE": ((2, 16, 8), (1, 8, 8), (1, 2, 2), 2),
+    "image": ((16, 8), (8, 8), (2, 2), 3),
+    "pooled in time": ((4, 8, 8), (4, 4, 4), (2, 2, 2), 2),
+    "unequal strides": ((9, 8), (9, 4), (3, 2), 2),
+}
+
+
+def _make_map(grid, dim=2, batch=2):
+    return torch.arange(batch * torch.Size(grid).numel() * dim, dtype=torch.float32).view(batch, *grid, dim)
+
+
+def _compute_place(position, mask_unit_size, q_stride, num_pools, grid):
+    """Unit and place in it of one token, digit by digit: the coarsest digit of every side first."""
+    unit = place = 0
+    for p, m, g in zip(position, mask_unit_size, grid, strict=True):
+        unit = unit * (g // m) + p // m
+    inside = [p % m for p, m in zip(position, mask_unit_size, strict=True)]
+    for level in range(num_pools, -1, -1):
+        for i, m, s in zip(inside, mask_unit_size, q_stride, strict=True):
+            base = m // s**num_pools if level == num_pools else s
+            place = place * base + i // s**level % base
+    return unit, place
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_unroll_puts_each_token_where_a_loop_does(case):
+    grid, unit, stride, pools = case
+    x = _make_map(grid)
+    tokens = unroll(x, unit, stride, pools)
+    for position in itertools.product(*map(range, grid)):
+        u, m = _compute_place(position, unit, stride, pools, grid)
+        assert torch.equal(tokens[:, u, m], x[(slice(None), *position)])
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_reroll_undoes_unroll_after_each_pooling_as_max_pooling_of_the_map(case):
+    grid, unit, stride, pools = case
+    x = torch.randn(2, *grid, 3, generator=torch.Generator().manual_seed(0))
+    units_grid = [g // m for g, m in zip(grid, unit, strict=True)]
+    tokens, expected = unroll(x, unit, stride, pools), x
+    max_pool = {2: F.max_pool2d, 3: F.max_pool3d}[len(grid)]
+    for done in range(pools + 1):
+        size = [m // s**done for m, s in zip(unit, stride, strict=True)]
+        assert torch.equal(join_mask_units(reroll(tokens, size, stride, pools - done), units_grid), expected)
+        if done < pools:
+            tokens = pool_windows(tokens, torch.Size(stride).numel())
+            expected = max_pool(expected.movedim(-1, 1), stride).movedim(1, -1)
+
+
+def test_reroll_gives_the_map_of_each_visible_unit():
+    x = _make_map((2, 16, 16))
+    tokens = unroll(x, (1, 8, 8), (1, 2, 2), 3)
+    visible = torch.tensor([[1, 4, 7], [0, 1, 2]])
+    maps = reroll(take_units(tokens, visible), (1, 8, 8), (1, 2, 2), 3)
+    assert maps.shape == (2, 3, 1, 8, 8, 2)
+    for sample, place in itertools.product(range(2), range(3)):
+        t, h, w = (int(i) for i in torch.unravel_index(visible[sample, place], (2, 2, 2)))
+        assert torch.equal(maps[sample, place, 0], x[sample, t, 8 * h : 8 * h + 8, 8 * w : 8 * w + 8])
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_pool_windows_gives_a_tie_to_one_token(grad):
+    x = torch.tensor([[1.0], [3.0], [3.0], [0.0], [2.0], [2.0], [2.0], [2.0]], requires_grad=grad)
+    pooled = pool_windows(x, 4)
+    assert pooled.flatten().tolist() == [3.0, 2.0]
+    if grad:
+        pooled.sum().backward()
+        assert x.grad.flatten().tolist() == [0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+
+
+def test_visible_units_are_those_of_the_mask():
+    mask = torch.tensor([[True, False, False, True], [False, True, True, False]])
+    assert compute_visible_units(mask, 2, 4).tolist() == [[0, 3], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.ones(2, 5, dtype=torch.bool), "bool of shape"),
+        (torch.ones(1, 4, dtype=torch.bool), "bool of shape"),
+        (torch.ones(2, 2, 2, dtype=torch.bool), "bool of shape"),
+        (torch.ones(2, 4), "bool of shape"),
+        (torch.tensor([[True, False, False, False], [True, True, False, False]]), r"equally many.*\[1, 2\]"),
+        (torch.zeros(2, 4, dtype=torch.bool), "at least 1"),
+    ],
+)
+def test_wrong_masks_are_refused(mask, message):
+    with pytest.raises(ValueError, match=message):
+        compute_visible_units(mask, 2, 4)
+
+
+def test_random_mask_keeps_the_asked_share_anywhere():
+    mask = random_mask(500, 49, 0.6)
+    assert mask.dtype == torch.bool
+    assert mask.sum(dim=1).unique().tolist() == [19]
+    assert (mask.float().mean(dim=0) - 19 / 49).abs().max() < 0.12
+    with pytest.raises(ValueError, match="mask_ratio"):
+        random_mask(1, 49, 0.99)
+    with pytest.raises(ValueError, match="mask_ratio"):
+        random_mask(1, 49, -0.1)
+
+
+def test_random_mask_is_the_released_one_under_the_same_seed():
+    hiera = pytest.importorskip("hiera")
+    released = hiera.Hiera(input_size=(224, 224), stages=(1, 1, 1, 1), embed_dim=8)
+    for ratio in (0.6, 0.9):
+        torch.manual_seed(3)
+        expected = released.get_random_mask(torch.zeros(4, 1), ratio)
+        torch.manual_seed(3)
+        assert torch.equal(random_mask(4, 49, ratio), expected)
