@@ -18,7 +18,7 @@ setup(
         "torch>=2.6",
         "torchvision>=0.21",
         "pytorchvideo>=0.1.5",
-        "av>=12.3",
+        "av>=17.0",
         'decord>=0.6; platform_system == "Linux" and platform_machine == "x86_64"',
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.10",

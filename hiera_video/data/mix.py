@@ -7,11 +7,7 @@ import random
 import torch
 from fvcore.common.config import CfgNode
 
-from hiera_video.utils import ptv_compat  # noqa: F401  (before pytorchvideo.transforms)
-
-# isort: split
-from pytorchvideo.transforms.functional import convert_to_one_hot
-from pytorchvideo.transforms.mix import CutMix, MixUp
+from hiera_video.utils.ptv_compat import CutMix, MixUp, convert_to_one_hot
 
 
 class Mix:

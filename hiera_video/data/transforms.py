@@ -19,10 +19,7 @@ from fvcore.common.config import CfgNode
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from hiera_video.utils import ptv_compat  # noqa: F401  (before pytorchvideo.transforms)
-
-# isort: split
-from pytorchvideo.transforms.rand_augment import RandAugment
+from hiera_video.utils.ptv_compat import RandAugment
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 
