@@ -98,10 +98,11 @@ def test_the_product_does_not_depend_on_an_oracle(path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_and_functions_are_readable(path):
     text = path.read_text()
-    assert text.count("\n") <= 420, "about 400 lines"
+    assert text.count("\n") <= 410, "about 400 lines"
     for function, _ in functions_with_owner(ast.parse(text)):
-        length = function.end_lineno - function.lineno + 1
-        assert length <= 65, f"{function.name} has {length} lines, about 60 are allowed"
+        statements = function.body[1:] if ast.get_docstring(function) else function.body
+        length = function.end_lineno - statements[0].lineno + 1 if statements else 0
+        assert length <= 60, f"{function.name} has {length} lines of code, 60 are allowed"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -46,9 +46,13 @@ CLASSES = (
 SPLITS = ("train", "val", "test")
 SSV2_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
-SPEED_RANGE = (0.012, 0.03)  # of an axis a frame
-SIZE_RANGE = (0.11, 0.32)  # reach of the shape from its centre, of the picture's side
+SPEED_RANGE = (0.015, 0.03)  # of an axis a frame
+SIZE_RANGE = (0.14, 0.36)  # reach of the shape from its centre, of the picture's side
 NOISE_RANGE = (1.0, 8.0)  # standard deviation of the pixels' noise, in levels
+# In levels. Shapes are always brighter than their background: were some darker, a model would first have to learn that
+# an edge may have either sign, and that takes many times more clips.
+BACKGROUND_RANGE = (20, 110)
+SHAPE_RANGE = (150, 255)
 MASK_PX = 96
 
 
@@ -96,8 +100,8 @@ def draw_states(rng: np.random.Generator, *, label: int, num_frames: int) -> np.
 def render_clip(rng: np.random.Generator, states: np.ndarray, *, size_px: int) -> np.ndarray:
     """Pictures of a shape in these states, uint8 (T, H, W, 3)."""
     background = draw_background(rng, size_px)  # (3, H, W)
-    color = draw_color_away_from(rng, background.mean(axis=(1, 2)))
-    difference = color[:, None, None] - background
+    color = rng.uniform(*SHAPE_RANGE, size=(3, 1, 1)).astype(np.float32)
+    difference = color - background
     mask = draw_shape(rng)
     noise_levels = np.float32(rng.uniform(*NOISE_RANGE))
     pictures = np.empty((len(states), 3, size_px, size_px), np.uint8)
@@ -157,7 +161,7 @@ def _box(x: np.ndarray, y: np.ndarray, cx: float, cy: float, half_w: float, half
 def draw_background(rng: np.random.Generator, size_px: int) -> np.ndarray:
     """A still picture of soft colour patches, float32 (3, H, W)."""
     cells = int(rng.integers(2, 7))
-    base, contrast = rng.uniform(40, 215, size=(3, 1, 1)), rng.uniform(5, 45)
+    base, contrast = rng.uniform(*BACKGROUND_RANGE, size=(3, 1, 1)), rng.uniform(3, 30)
     patches = (base + contrast * rng.standard_normal((3, cells, cells))).astype(np.float32)
     weights = _make_interpolation(cells, size_px)  # (size_px, cells)
     return np.clip(weights @ patches @ weights.T, 0, 255)
@@ -166,14 +170,6 @@ def draw_background(rng: np.random.Generator, size_px: int) -> np.ndarray:
 def _make_interpolation(cells: int, size_px: int) -> np.ndarray:
     places = np.linspace(0, cells - 1, size_px, dtype=np.float32)
     return np.maximum(0, 1 - abs(places[:, None] - np.arange(cells, dtype=np.float32)))
-
-
-def draw_color_away_from(rng: np.random.Generator, color: np.ndarray, min_distance: float = 110) -> np.ndarray:
-    """A colour that stands out, float32 (3,)."""
-    while True:
-        candidate = rng.uniform(0, 255, size=3).astype(np.float32)
-        if np.linalg.norm(candidate - color) >= min_distance:
-            return candidate
 
 
 def write_video(path: Path, pictures: np.ndarray, *, fps: int) -> None:

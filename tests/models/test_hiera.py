@@ -237,15 +237,23 @@ def test_initial_weights():
             assert value.abs().max() < 2
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
-def test_torch_compile_gives_the_same_numbers_from_one_graph():
+def test_the_model_is_one_graph_for_torch_compile():
     torch.compiler.reset()
     model = make_model(stages=(1, 1, 1, 1)).train()
     video = torch.randn(2, 3, 4, 64, 64)
     expected = model(video)
-    got = torch.compile(model, fullgraph=True)(video)
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+    got = torch.compile(model, fullgraph=True, backend="aot_eager")(video)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
     grads = [torch.autograd.grad(out.square().sum(), model.parameters()) for out in (expected, got)]
     for a, b in zip(*grads, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4 * a.abs().max().item(), rtol=1e-3)
+        torch.testing.assert_close(a, b, atol=1e-5 * a.abs().max().item(), rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+def test_torch_compile_gives_the_same_logits():
+    torch.compiler.reset()
+    model = make_model(stages=(1, 1), q_pool=1, mask_unit_attn=(True, False)).eval()
+    video = torch.randn(2, 3, 4, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(model)(video), model(video), atol=1e-5, rtol=1e-4)

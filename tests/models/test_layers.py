@@ -70,9 +70,7 @@ def test_attention_equals_a_loop_over_windows_heads_and_queries(q_window, is_glo
             expected = torch.stack([_attend_naively(attention, sample.flatten(0, 1)) for sample in x])
         else:
             expected = torch.stack([torch.stack([_attend_naively(attention, unit) for unit in s]) for s in x])
-        torch.testing.assert_close(
-            attention(x), expected.reshape(2, 3, 8 // q_window, 8), atol=1e-6, rtol=1e-5
-        )
+        torch.testing.assert_close(attention(x), expected.reshape(2, 3, 8 // q_window, 8), atol=1e-6, rtol=1e-5)
 
 
 def test_heads_must_divide_the_width():
