@@ -11,7 +11,6 @@ A step is forward and backward; the optimizer would be the same on both sides. T
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -89,9 +88,15 @@ def measure_memory_mib(side: str, args: argparse.Namespace, dtype_name: str) -> 
 
 def run_memory_child(args: argparse.Namespace) -> None:
     make_model(args.child, "hiera_tiny_224")  # the imports count on neither side
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    before = read_status_kib("VmRSS")
     run_step(make_model(args.child, args.model), make_video(args.model, args.batch), DTYPES[args.dtypes[0]])
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20)
+    print((read_status_kib("VmHWM") - before) / 2**10)
+
+
+def read_status_kib(key: str) -> int:
+    """A line of this process's status (Linux); getrusage's peak would count the parent's memory too."""
+    lines = Path("/proc/self/status").read_text().split("\n")
+    return next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))
 
 
 def describe_machine() -> dict:
@@ -123,10 +128,8 @@ def run_benchmark(args: argparse.Namespace) -> None:
     for dtype in args.dtypes:
         released, ours = (measure_memory_mib(side, args, dtype) for side in SIDES)
         results[f"{dtype} step peak memory (MiB)"] = {"released": released, "ours": ours, "ratio": released / ours}
-        title = f"{dtype} step memory"
-        print(
-            f"{title:24}{released:8.0f} MiB{ours:8.0f} MiB{released / ours:17.2f}x   ours / released {ours / released:.2f}"
-        )
+        row = f"{dtype + ' step memory':24}{released:8.0f} MiB{ours:8.0f} MiB{released / ours:17.2f}x"
+        print(f"{row}   (ours / released {ours / released:.2f})")
     if len(args.dtypes) == 2:
         for title in ("forward", "training step"):
             gain = results[f"fp32 {title} (s)"]["ours"] / results[f"bf16 {title} (s)"]["ours"]

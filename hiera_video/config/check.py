@@ -70,6 +70,4 @@ def _check_schedule(cfg: CfgNode) -> None:
                 f"SOLVER.STEPS = {steps} must begin with 0, ascend, and be as many as SOLVER.LRS = {factors}"
             )
     if solver.LR_POLICY == "cosine" and solver.COSINE_END_LR > solver.BASE_LR:
-        raise ValueError(
-            f"SOLVER.COSINE_END_LR = {solver.COSINE_END_LR} is above SOLVER.BASE_LR = {solver.BASE_LR}"
-        )
+        raise ValueError(f"SOLVER.COSINE_END_LR = {solver.COSINE_END_LR} is above SOLVER.BASE_LR = {solver.BASE_LR}")

@@ -78,14 +78,17 @@ KEYS: dict[str, Key] = {
     ),
     "TRAIN.GRAD_ACCUM_STEPS": Key(1, "Forward and backward passes per optimizer step.", _at_least(1)),
     "TRAIN.PRECISION": Key(
-        "fp32", "Arithmetic of the model: fp32, or autocast to bf16, or to fp16 with loss scaling (GPU only).",
+        "fp32",
+        "Arithmetic of the model: fp32, or autocast to bf16, or to fp16 with loss scaling (GPU only).",
         _one_of("fp32", "bf16", "fp16"),
     ),
-    "TRAIN.EVAL_PERIOD": Key(1, "Epochs between two validations; the last epoch is always validated. 0: never.",
-                             _at_least(0)),
+    "TRAIN.EVAL_PERIOD": Key(
+        1, "Epochs between two validations; the last epoch is always validated. 0: never.", _at_least(0)
+    ),
     "TRAIN.CHECKPOINT_PERIOD": Key(1, "Epochs between two checkpoints; the last epoch is always saved.", _at_least(1)),
-    "TRAIN.CHECKPOINT_KEEP_LAST": Key(2, "How many of the newest checkpoints to keep, beside the best. 0: all.",
-                                      _at_least(0)),
+    "TRAIN.CHECKPOINT_KEEP_LAST": Key(
+        2, "How many of the newest checkpoints to keep, beside the best. 0: all.", _at_least(0)
+    ),
     "TRAIN.AUTO_RESUME": Key(True, "Go on from the newest checkpoint in OUTPUT_DIR, if there is one.", _ANY_BOOL),
     "TRAIN.CHECKPOINT_FILE_PATH": Key("", "Weights to start from (path or URL); empty: random ones.", _ANY_STR),
     # ---- multi-view test
@@ -93,46 +96,82 @@ KEYS: dict[str, Key] = {
     "TEST.SPLIT": Key("test", "Which list to test on.", _one_of("train", "val", "test")),
     "TEST.BATCH_SIZE": Key(16, "Clips (views) per forward pass, over all processes; also in validation.", _at_least(1)),
     "TEST.NUM_ENSEMBLE_VIEWS": Key(5, "Clips per video, uniform in time.", _at_least(1)),
-    "TEST.NUM_SPATIAL_CROPS": Key(3, "Crops per clip: 1 centre, or 3 along the longer side.",
-                                  Legal("1 or 3", lambda value: value in (1, 3))),
+    "TEST.NUM_SPATIAL_CROPS": Key(
+        3, "Crops per clip: 1 centre, or 3 along the longer side.", Legal("1 or 3", lambda value: value in (1, 3))
+    ),
     "TEST.CHECKPOINT_FILE_PATH": Key(
-        "", "Weights to test (path or URL); empty: the newest checkpoint in OUTPUT_DIR, else "
-        "TRAIN.CHECKPOINT_FILE_PATH.", _ANY_STR),
+        "",
+        "Weights to test (path or URL); empty: the newest checkpoint in OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH.",
+        _ANY_STR,
+    ),
     # ---- data: which videos
-    "DATA.FORMAT": Key("kinetics", "kinetics: train.csv, val.csv, test.csv with 'path label' lines; ssv2: the official "
-                       "json files; folders: <split>/<class>/*.mp4.", _one_of("kinetics", "ssv2", "folders")),
+    "DATA.FORMAT": Key(
+        "kinetics",
+        "kinetics: train.csv, val.csv, test.csv with 'path label' lines; ssv2: the official "
+        "json files; folders: <split>/<class>/*.mp4.",
+        _one_of("kinetics", "ssv2", "folders"),
+    ),
     "DATA.PATH_TO_DATA_DIR": Key("", "Folder of the lists (or of the class folders).", _ANY_STR),
     "DATA.PATH_PREFIX": Key("", "Folder that relative video paths are under; empty: DATA.PATH_TO_DATA_DIR.", _ANY_STR),
-    "DATA.PATH_LABEL_SEPARATOR": Key(" ", "Separator between path and label in a csv; the last one of a line counts.",
-                                     Legal("at least one character", len)),
+    "DATA.PATH_LABEL_SEPARATOR": Key(
+        " ",
+        "Separator between path and label in a csv; the last one of a line counts.",
+        Legal("at least one character", len),
+    ),
     "DATA.VIDEO_SUFFIX": Key(".webm", "What DATA.FORMAT ssv2 appends to an id to name the file.", _ANY_STR),
-    "DATA.CLASS_NAMES_PATH": Key("", "File of class names for reports: one a line, or json {name: id}. Empty: from "
-                                 "the data where they are known.", _ANY_STR),
-    "DATA.MAX_BAD_VIDEOS": Key(100, "The job stops when more distinct videos than this cannot be decoded.",
-                               _at_least(0)),
+    "DATA.CLASS_NAMES_PATH": Key(
+        "",
+        "File of class names for reports: one a line, or json {name: id}. Empty: from the data where they are known.",
+        _ANY_STR,
+    ),
+    "DATA.MAX_BAD_VIDEOS": Key(
+        100, "The job stops when more distinct videos than this cannot be decoded.", _at_least(0)
+    ),
     # ---- data: which frames
-    "DATA.DECODING_BACKEND": Key("pyav", "Video decoder; all give the same frames.",
-                                 _one_of("pyav", "decord", "torchcodec")),
+    "DATA.DECODING_BACKEND": Key(
+        "pyav", "Video decoder; all give the same frames.", _one_of("pyav", "decord", "torchcodec")
+    ),
     "DATA.NUM_FRAMES": Key(16, "Frames per clip.", _at_least(1)),
     "DATA.SAMPLING_RATE": Key(4, "Frames from one sampled frame to the next, at TARGET_FPS.", _at_least(1)),
-    "DATA.TARGET_FPS": Key(30, "Frame rate that SAMPLING_RATE counts in; a video of another rate is sampled at the "
-                           "same speed in seconds.", _at_least(1)),
-    "DATA.SAMPLING": Key("clip", "clip: consecutive frames at SAMPLING_RATE (Kinetics); segment: one frame of each of "
-                         "NUM_FRAMES equal parts (Something-Something).", _one_of("clip", "segment")),
-    "DATA.USE_OFFSET_SAMPLING": Key(True, "Test clips at whole multiples of floor(delta / (n - 1)), as SlowFast has "
-                                    "it; False: k * delta / n.", _ANY_BOOL),
+    "DATA.TARGET_FPS": Key(
+        30,
+        "Frame rate that SAMPLING_RATE counts in; a video of another rate is sampled at the same speed in seconds.",
+        _at_least(1),
+    ),
+    "DATA.SAMPLING": Key(
+        "clip",
+        "clip: consecutive frames at SAMPLING_RATE (Kinetics); segment: one frame of each of "
+        "NUM_FRAMES equal parts (Something-Something).",
+        _one_of("clip", "segment"),
+    ),
+    "DATA.USE_OFFSET_SAMPLING": Key(
+        True,
+        "Test clips at whole multiples of floor(delta / (n - 1)), as SlowFast has it; False: k * delta / n.",
+        _ANY_BOOL,
+    ),
     # ---- data: which pixels
     "DATA.MEAN": Key([0.45, 0.45, 0.45], "Mean of each channel, for pixels in [0, 1].", _numbers(3)),
-    "DATA.STD": Key([0.225, 0.225, 0.225], "Standard deviation of each channel, for pixels in [0, 1].",
-                    Legal("a list of 3 positive numbers", lambda v: len(v) == 3 and min(v) > 0)),
+    "DATA.STD": Key(
+        [0.225, 0.225, 0.225],
+        "Standard deviation of each channel, for pixels in [0, 1].",
+        Legal("a list of 3 positive numbers", lambda v: len(v) == 3 and min(v) > 0),
+    ),
     "DATA.TRAIN_CROP_SIZE": Key(224, "Height and width of a clip in training and validation, px.", _at_least(1)),
     "DATA.TEST_CROP_SIZE": Key(224, "Height and width of a view in testing, px.", _at_least(1)),
-    "DATA.TRAIN_JITTER_SCALES": Key([256, 320], "Short side to resize to before a random crop, drawn from "
-                                    "[min, max] px; the first is the short side of a test with one crop.", _ASCENDING),
-    "DATA.TRAIN_JITTER_SCALES_RELATIVE": Key([], "Area of a random resized crop as a share of the frame, "
-                                             "[min, max]; []: short-side jitter instead.", _ASCENDING_OR_EMPTY),
-    "DATA.TRAIN_JITTER_ASPECT_RELATIVE": Key([], "Aspect ratio of a random resized crop, [min, max]; []: 1.",
-                                             _ASCENDING_OR_EMPTY),
+    "DATA.TRAIN_JITTER_SCALES": Key(
+        [256, 320],
+        "Short side to resize to before a random crop, drawn from "
+        "[min, max] px; the first is the short side of a test with one crop.",
+        _ASCENDING,
+    ),
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE": Key(
+        [],
+        "Area of a random resized crop as a share of the frame, [min, max]; []: short-side jitter instead.",
+        _ASCENDING_OR_EMPTY,
+    ),
+    "DATA.TRAIN_JITTER_ASPECT_RELATIVE": Key(
+        [], "Aspect ratio of a random resized crop, [min, max]; []: 1.", _ASCENDING_OR_EMPTY
+    ),
     "DATA.RANDOM_FLIP": Key(True, "Flip half of the training clips left to right.", _ANY_BOOL),
     "DATA.INTERPOLATION": Key("bilinear", "How clips are resized.", _one_of("bilinear", "bicubic")),
     # ---- augmentation
@@ -140,22 +179,29 @@ KEYS: dict[str, Key] = {
     "AUG.AA_TYPE": Key("", "RandAugment, e.g. 'rand-m7-n2-mstd0.5-inc1'; empty: none.", _ANY_STR),
     "AUG.COLOR_JITTER": Key(0.0, "Strength of brightness, contrast and saturation jitter; 0: none.", _between(0, 1)),
     "AUG.RE_PROB": Key(0.0, "Probability of random erasing.", _between(0, 1)),
-    "AUG.RE_MODE": Key("pixel", "What erasing fills in: zeros (the mean) or noise per pixel.",
-                       _one_of("const", "pixel")),
+    "AUG.RE_MODE": Key(
+        "pixel", "What erasing fills in: zeros (the mean) or noise per pixel.", _one_of("const", "pixel")
+    ),
     "AUG.RE_COUNT": Key(1, "Boxes that random erasing fills.", _at_least(1)),
     "MIXUP.ENABLE": Key(False, "Mixup, CutMix and label smoothing in training.", _ANY_BOOL),
     "MIXUP.ALPHA": Key(0.8, "Beta parameter of mixup; 0: no mixup.", _at_least(0)),
     "MIXUP.CUTMIX_ALPHA": Key(1.0, "Beta parameter of CutMix; 0: no CutMix.", _at_least(0)),
     "MIXUP.PROB": Key(1.0, "Probability that a batch is mixed.", _between(0, 1)),
     "MIXUP.SWITCH_PROB": Key(0.5, "Probability of CutMix where both are on.", _between(0, 1)),
-    "MIXUP.LABEL_SMOOTH_VALUE": Key(0.1, "Label smoothing, with MIXUP.ENABLE (for smoothing alone: PROB 0).",
-                                    Legal("a number in [0, 1)", lambda value: 0 <= value < 1)),
+    "MIXUP.LABEL_SMOOTH_VALUE": Key(
+        0.1,
+        "Label smoothing, with MIXUP.ENABLE (for smoothing alone: PROB 0).",
+        Legal("a number in [0, 1)", lambda value: 0 <= value < 1),
+    ),
     # ---- model
     "MODEL.MODEL_NAME": Key("hiera_base_16x224", "A video model of hiera_video.model_names().", _ANY_STR),
     "MODEL.NUM_CLASSES": Key(400, "Classes of the head.", _at_least(2)),
     "MODEL.DROPOUT_RATE": Key(0.0, "Dropout before the head.", Legal("in [0, 1)", lambda value: 0 <= value < 1)),
-    "MODEL.DROP_PATH_RATE": Key(0.0, "Stochastic depth of the last block; it grows linearly from 0 at the first.",
-                                Legal("in [0, 1)", lambda value: 0 <= value < 1)),
+    "MODEL.DROP_PATH_RATE": Key(
+        0.0,
+        "Stochastic depth of the last block; it grows linearly from 0 at the first.",
+        Legal("in [0, 1)", lambda value: 0 <= value < 1),
+    ),
     "MODEL.ACT_CHECKPOINT": Key(False, "Recompute each block in the backward pass to save memory.", _ANY_BOOL),
     "MODEL.COMPILE": Key(False, "Compile the model with torch.compile.", _ANY_BOOL),
     "HIERA.EMBED_DIM": Key(0, "Width of the first stage; 0: as the model's name says.", _at_least(0)),
@@ -166,31 +212,52 @@ KEYS: dict[str, Key] = {
     "SOLVER.OPTIMIZING_METHOD": Key("adamw", "The optimizer.", _one_of("adamw", "sgd")),
     "SOLVER.BASE_LR": Key(8e-4, "Peak learning rate.", _at_least(0)),
     "SOLVER.BASE_LR_SCALE_BATCH": Key(
-        0, "Batch size in clips that BASE_LR is stated for: all learning rates are multiplied by TRAIN.BATCH_SIZE "
-        "over it. 0: take them as they are.", _at_least(0)),
-    "SOLVER.LR_POLICY": Key("cosine", "cosine: to COSINE_END_LR; steps_with_relative_lrs: BASE_LR * LRS[i] from epoch "
-                            "STEPS[i] on.", _one_of("cosine", "steps_with_relative_lrs")),
+        0,
+        "Batch size in clips that BASE_LR is stated for: all learning rates are multiplied by TRAIN.BATCH_SIZE "
+        "over it. 0: take them as they are.",
+        _at_least(0),
+    ),
+    "SOLVER.LR_POLICY": Key(
+        "cosine",
+        "cosine: to COSINE_END_LR; steps_with_relative_lrs: BASE_LR * LRS[i] from epoch STEPS[i] on.",
+        _one_of("cosine", "steps_with_relative_lrs"),
+    ),
     "SOLVER.COSINE_END_LR": Key(0.0, "Learning rate at the end of the cosine.", _at_least(0)),
     "SOLVER.STEPS": Key([0], "Epochs at which a step policy changes; the first is 0.", _ANY_LIST),
     "SOLVER.LRS": Key([1.0], "Factors of BASE_LR, one for each of STEPS.", _ANY_LIST),
-    "SOLVER.MAX_EPOCH": Key(100, "Epochs of training. An epoch is as many clips as there are videos: with AUG.NUM_SAMPLE "
-                            "2 it decodes half of the videos (the paper's effective epochs).", _at_least(1)),
+    "SOLVER.MAX_EPOCH": Key(
+        100,
+        "Epochs of training. An epoch is as many clips as there are videos: with AUG.NUM_SAMPLE 2 it decodes half of "
+        "the videos (the paper's effective epochs).",
+        _at_least(1),
+    ),
     "SOLVER.WARMUP_EPOCHS": Key(10.0, "Epochs of linear warm-up, part of MAX_EPOCH.", _at_least(0)),
     "SOLVER.WARMUP_START_LR": Key(1e-6, "Learning rate at the start of the warm-up.", _at_least(0)),
     "SOLVER.BETAS": Key([0.9, 0.999], "AdamW's betas.", _numbers(2)),
     "SOLVER.MOMENTUM": Key(0.9, "SGD's momentum.", _between(0, 1)),
     "SOLVER.NESTEROV": Key(False, "Nesterov momentum in SGD.", _ANY_BOOL),
     "SOLVER.WEIGHT_DECAY": Key(0.05, "Weight decay of weight matrices.", _at_least(0)),
-    "SOLVER.ZERO_WD_1D_PARAM": Key(True, "No weight decay on biases and norms (position embeddings never decay).",
-                                   _ANY_BOOL),
-    "SOLVER.LAYER_DECAY": Key(1.0, "Factor of the learning rate from each block to the one below it.",
-                              Legal("a number in (0, 1]", lambda value: 0 < value <= 1)),
+    "SOLVER.ZERO_WD_1D_PARAM": Key(
+        True, "No weight decay on biases and norms (position embeddings never decay).", _ANY_BOOL
+    ),
+    "SOLVER.LAYER_DECAY": Key(
+        1.0,
+        "Factor of the learning rate from each block to the one below it.",
+        Legal("a number in (0, 1]", lambda value: 0 < value <= 1),
+    ),
     "SOLVER.CLIP_GRAD_L2NORM": Key(0.0, "Largest norm of the gradient; 0: not clipped.", _at_least(0)),
-    "SOLVER.EMA_DECAY": Key(0.0, "Decay of a moving average of the weights, which is then validated and tested; 0: "
-                            "none.", Legal("a number in [0, 1)", lambda value: 0 <= value < 1)),
+    "SOLVER.EMA_DECAY": Key(
+        0.0,
+        "Decay of a moving average of the weights, which is then validated and tested; 0: none.",
+        Legal("a number in [0, 1)", lambda value: 0 <= value < 1),
+    ),
     # ---- loader
-    "DATA_LOADER.NUM_WORKERS": Key(-1, "Decoding processes per training process; -1: one for each CPU core it has, at "
-                                   "most 16. Samples do not depend on it.", _at_least(-1)),
+    "DATA_LOADER.NUM_WORKERS": Key(
+        -1,
+        "Decoding processes per training process; -1: one for each CPU core it has, at "
+        "most 16. Samples do not depend on it.",
+        _at_least(-1),
+    ),
     "DATA_LOADER.PREFETCH_FACTOR": Key(2, "Batches that each worker prepares ahead.", _at_least(1)),
     "DATA_LOADER.PIN_MEMORY": Key(True, "Page-locked batches, for faster copies to a GPU.", _ANY_BOOL),
 }

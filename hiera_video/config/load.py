@@ -93,12 +93,20 @@ def find_config(name: str) -> str:
 def parse_args(argv: Sequence[str] | None = None, *, description: str) -> argparse.Namespace:
     """Command line of every job: ``--cfg FILE [FILE ...] [--print-config] [--keys] [--opts] [KEY VALUE ...]``."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--cfg", nargs="+", action="extend", default=[], metavar="FILE", dest="cfg_files",
-                        help="yaml files; later ones win, and so do KEY VALUE pairs after them")
+    parser.add_argument(
+        "--cfg",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        dest="cfg_files",
+        help="yaml files; later ones win, and so do KEY VALUE pairs after them",
+    )
     parser.add_argument("--print-config", action="store_true", help="print the final config and stop")
     parser.add_argument("--keys", action="store_true", help="print every key with its default and meaning, and stop")
-    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs; the word --opts may be "
-                        "left out")
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs; the word --opts may be left out"
+    )
     args, rest = parser.parse_known_args(argv)
     # `--cfg a.yaml TRAIN.ENABLE False`: argparse hands the pairs to --cfg; a file name ends in .yaml, a key does not.
     pairs = [word for word in args.cfg_files if not word.endswith((".yaml", ".yml"))]

@@ -336,9 +336,7 @@ def build_video_list(cfg: CfgNode, split: str) -> VideoList:
     names = data.CLASS_NAMES_PATH or None
     if data.FORMAT == "ssv2":
         source = _find_ssv2_json(folder, "validation" if split == "val" else split)
-        videos = load_ssv2_json(
-            source, _find_ssv2_json(folder, "labels"), path_prefix=prefix, suffix=data.VIDEO_SUFFIX
-        )
+        videos = load_ssv2_json(source, _find_ssv2_json(folder, "labels"), path_prefix=prefix, suffix=data.VIDEO_SUFFIX)
     elif data.FORMAT == "folders":
         source, train_dir = os.path.join(folder, split), os.path.join(folder, "train")
         if names is None and split != "train" and pathmgr.isdir(train_dir):
@@ -346,9 +344,7 @@ def build_video_list(cfg: CfgNode, split: str) -> VideoList:
         videos = load_class_folders(source, class_names=names)
     else:
         source = os.path.join(folder, f"{split}.csv")
-        videos = load_kinetics_csv(
-            source, separator=data.PATH_LABEL_SEPARATOR, path_prefix=prefix, class_names=names
-        )
+        videos = load_kinetics_csv(source, separator=data.PATH_LABEL_SEPARATOR, path_prefix=prefix, class_names=names)
     check_video_list(videos, num_classes=cfg.MODEL.NUM_CLASSES, source=source)
     return videos
 

@@ -377,9 +377,7 @@ def build_train_transform(cfg: CfgNode) -> TrainTransform:
             interpolation=data.INTERPOLATION,
         )
     else:
-        crop = ShortSideJitterCrop(
-            *data.TRAIN_JITTER_SCALES, data.TRAIN_CROP_SIZE, interpolation=data.INTERPOLATION
-        )
+        crop = ShortSideJitterCrop(*data.TRAIN_JITTER_SCALES, data.TRAIN_CROP_SIZE, interpolation=data.INTERPOLATION)
     return TrainTransform(
         crop,
         flip_prob=0.5 if data.RANDOM_FLIP else 0.0,

@@ -9,26 +9,7 @@ from typing import Any
 
 import torch
 
-from hiera_video.engine.metrics import compute_topk_hits
-
-
-class Mean:
-    """Running mean of tensors that stay on their device until `compute` is called: one synchronisation a period."""
-
-    def __init__(self) -> None:
-        self._values: list[torch.Tensor] = []
-
-    def update(self, value: torch.Tensor) -> None:
-        """Adds one scalar tensor."""
-        self._values.append(value.detach().float())
-
-    def compute(self) -> float:
-        """Mean of what was added; NaN when nothing was."""
-        return torch.stack(self._values).mean().item() if self._values else float("nan")
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self._values.clear()
+from hiera_video.utils.distributed import all_reduce_mean
 
 
 class Stopwatch:
@@ -47,6 +28,8 @@ class Stopwatch:
 class TrainMeters:
     """What a log line reports, since the one before.
 
+    Values stay on their device until `compute`, so that the device is waited for once a period and not in each step.
+
     Args:
         batch_size: clips per optimizer step, over all ranks.
         accum_steps: batches per optimizer step.
@@ -55,37 +38,30 @@ class TrainMeters:
 
     def __init__(self, batch_size: int, *, accum_steps: int, device: torch.device) -> None:
         self.batch_size, self.accum_steps, self.device = batch_size, accum_steps, device
-        self.loss, self.top1, self.top5 = Mean(), Mean(), Mean()
-        self.watch, self.data_sec, self.batches = Stopwatch(), 0.0, 0
+        self._values: list[dict[str, torch.Tensor]] = []
+        self._watch, self._data_sec = Stopwatch(), 0.0
 
     def time_data(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
         """The next batch; the wait for it counts as data time."""
         watch = Stopwatch()
         batch = next(batches)
-        self.data_sec += watch.lap()
+        self._data_sec += watch.lap()
         return batch
 
-    def update(self, loss: torch.Tensor, logits: torch.Tensor, target: torch.Tensor) -> None:
-        """Takes one batch. Against mixed labels, a hit is the class of the larger share."""
-        labels = target if target.ndim == 1 else target.argmax(dim=1)
-        hits = compute_topk_hits(logits.detach(), labels).float().mean(dim=1) * 100
-        self.loss.update(loss)
-        self.top1.update(hits[0])
-        self.top5.update(hits[1])
-        self.batches += 1
+    def update(self, values: dict[str, torch.Tensor]) -> None:
+        """Takes the scalars of one batch, with the same names each time."""
+        self._values.append({name: value.detach().float() for name, value in values.items()})
 
     def compute(self) -> dict[str, Any]:
-        """Means since the last call, and starts anew. Loss and accuracies are this rank's, clips/s is of all ranks."""
-        loss, top1, top5 = self.loss.compute(), self.top1.compute(), self.top5.compute()  # waits for the device
-        steps = self.batches / self.accum_steps
-        step_sec, data_sec = self.watch.lap() / steps, self.data_sec / steps
-        for meter in (self.loss, self.top1, self.top5):
-            meter.reset()
-        self.data_sec, self.batches = 0.0, 0
+        """Means over steps and ranks since the last call, speed and memory; starts anew. All ranks must call it."""
+        names = list(self._values[0])
+        means = torch.stack([torch.stack([values[name] for values in self._values]).mean() for name in names])
+        means = dict(zip(names, all_reduce_mean(means).tolist(), strict=True))  # waits for the device
+        steps = len(self._values) / self.accum_steps
+        step_sec, data_sec = self._watch.lap() / steps, self._data_sec / steps
+        self._values, self._data_sec = [], 0.0
         return {
-            "loss": loss,
-            "top1": top1,
-            "top5": top5,
+            **means,
             "clips_per_sec": round(self.batch_size / step_sec, 2),
             "step_time_sec": round(step_sec, 4),
             "data_time_sec": round(data_sec, 4),

@@ -81,7 +81,16 @@ def save_state(
     """Writes a checkpoint of ``state.epoch`` where one is due, and the best one where it is best; all ranks wait.
 
     ``model_state`` holds the weights to use; with EMA those are the average, and ``trained_model_state`` the rest.
+
+    Raises:
+        FloatingPointError: a weight is not finite; nothing is written.
     """
+    for name, parameter in state.model.named_parameters():
+        if not parameter.isfinite().all():
+            raise FloatingPointError(
+                f"{name} is not finite after epoch {state.epoch}; the checkpoints are from before. Lower "
+                "SOLVER.BASE_LR or set SOLVER.CLIP_GRAD_L2NORM"
+            )
     if is_main_process() and (is_due or is_best):
         content = _make_content(cfg, state, class_names)
         if is_best:
@@ -131,5 +140,7 @@ def _warn_of_changes(cfg: CfgNode, stored: str) -> None:
         return
     changed = sorted(set(dump_config(cfg).splitlines()) - set(old))
     if changed:
-        logger.warning("resuming with a config that differs from the checkpoint's; now: %s", "; ".join(
-            line.strip() for line in changed))
+        logger.warning(
+            "resuming with a config that differs from the checkpoint's; now: %s",
+            "; ".join(line.strip() for line in changed),
+        )

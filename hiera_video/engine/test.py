@@ -157,11 +157,18 @@ def _write_results(
     (output_dir / "test_config.yaml").write_text(dump_config(cfg))
     make_prediction_table(videos, predictions).to_parquet(output_dir / "test_predictions.parquet")
     (output_dir / "test_results.json").write_text(simplejson.dumps(results, indent=2) + "\n")
-    log_json_stats({"_type": "test", **{k: v for k, v in results.items() if k not in ("failed", "versions")}},
-                   output_dir=output_dir)
+    log_json_stats(
+        {"_type": "test", **{k: v for k, v in results.items() if k not in ("failed", "versions")}},
+        output_dir=output_dir,
+    )
     logger.info(
         "tested %d videos x %d views in %.0f s: top-1 %.2f %%, top-5 %.2f %%, %d undecodable counted as wrong; see %s",
-        results["num_videos"], results["num_views"], seconds, results["top1"], results["top5"], results["num_failed"],
+        results["num_videos"],
+        results["num_views"],
+        seconds,
+        results["top1"],
+        results["top5"],
+        results["num_failed"],
         output_dir / "test_results.json",
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from hiera_video.models.hiera import Hiera
+from hiera_video.models.hiera_mae import HieraMAE
 
 _SIZES = {
     "tiny": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 7, 2)},
@@ -32,6 +33,7 @@ _VIDEO = {
 _MODELS = {f"hiera_{size}_224": _IMAGE | arguments for size, arguments in _SIZES.items()} | {
     f"hiera_{size}_16x224": _VIDEO | arguments for size, arguments in _SIZES.items()
 }
+_MODELS |= {f"mae_{name}": arguments | {"q_pool": 2} for name, arguments in _MODELS.items()}
 
 
 def model_names() -> list[str]:
@@ -44,20 +46,22 @@ def build_model(name: str, **overrides: Any) -> Hiera:
 
     Args:
         name: one of `model_names`.
-        **overrides: arguments of `Hiera` that replace the variant's, e.g. num_classes=174, input_size=(32, 224, 224).
+        **overrides: arguments of `Hiera`, and of `HieraMAE` for mae_*, that replace the variant's, e.g.
+            num_classes=174, input_size=(32, 224, 224).
 
     Raises:
         ValueError: an unknown name or argument, or arguments that do not fit together.
 
-    Follows: paper.md's table; the names are the released ones, plus hiera_tiny_16x224 and hiera_small_16x224.
+    Follows: paper.md's table; the names are the released ones, plus [mae_]hiera_tiny_16x224 and _small_16x224.
     """
     if name not in _MODELS:
         raise ValueError(f"name must be a known model, got {name!r}; legal: {', '.join(_nearest_first(name, _MODELS))}")
-    legal = inspect.signature(Hiera).parameters
+    model_class = HieraMAE if name.startswith("mae_") else Hiera
+    legal = inspect.signature(Hiera).parameters | inspect.signature(model_class).parameters
     for key in overrides:
         if key not in legal:
             raise ValueError(f"{key!r} is not an argument of {name}; legal: {', '.join(_nearest_first(key, legal))}")
-    return Hiera(**(_MODELS[name] | overrides))
+    return model_class(**(_MODELS[name] | overrides))
 
 
 def _nearest_first(word: str, legal: Any) -> list[str]:

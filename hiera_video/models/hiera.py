@@ -10,6 +10,7 @@ from functools import partial
 from itertools import accumulate
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -18,7 +19,7 @@ from hiera_video.models.mask_units import (
     compute_visible_units,
     join_mask_units,
     reroll,
-    take_units,
+    take_rows,
     unroll,
 )
 
@@ -96,6 +97,8 @@ class Hiera(nn.Module):
             norm_layer = partial(getattr(nn, norm_layer), eps=1e-6)
 
         self.in_chans = in_chans
+        self.mlp_ratio = mlp_ratio
+        self.norm_layer = norm_layer
         self.input_size = tuple(input_size)
         self.patch_stride = tuple(patch_stride)
         self.q_pool = q_pool
@@ -114,7 +117,7 @@ class Hiera(nn.Module):
             self.pos_embed_temporal = nn.Parameter(torch.zeros(1, self.tokens_grid[0], embed_dim))
         else:
             self.pos_embed = nn.Parameter(torch.zeros(1, math.prod(self.tokens_grid), embed_dim))
-        widths = [embed_dim]
+        self.widths = widths = [embed_dim]
         heads = [num_heads]
         for _ in stages[1:]:
             widths.append(int(widths[-1] * dim_mul))
@@ -141,7 +144,7 @@ class Hiera(nn.Module):
         self._init_weights(head_init_scale)
 
     def _init_weights(self, head_init_scale: float) -> None:
-        for name in sorted(self.no_weight_decay()):
+        for name in self.pos_embed_names:
             nn.init.trunc_normal_(self.get_parameter(name), std=0.02)
         for module in self.modules():
             if isinstance(module, (nn.Linear, *CONVS.values())):
@@ -162,9 +165,14 @@ class Hiera(nn.Module):
         """How many values `get_layer_id` has: the embeddings, each block, and the norm with the head."""
         return len(self.blocks) + 2
 
+    @property
+    def pos_embed_names(self) -> list[str]:
+        """Names of the encoder's position embeddings."""
+        return ["pos_embed_spatial", "pos_embed_temporal"] if self.sep_pos_embed else ["pos_embed"]
+
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters, besides biases and norms, that weight decay should leave alone."""
-        return {"pos_embed_spatial", "pos_embed_temporal"} if self.sep_pos_embed else {"pos_embed"}
+        return set(self.pos_embed_names)
 
     def get_layer_id(self, name: str) -> int:
         """Depth of a parameter, for layer-wise learning rate decay.
@@ -206,50 +214,75 @@ class Hiera(nn.Module):
         Raises:
             ValueError: the shape of the video or the mask does not fit the model.
         """
-        x, maps = self._encode(video, mask, return_intermediates)
+        visible = None if mask is None else compute_visible_units(mask, video.shape[0], self.num_mask_units)
+        x, stages = self._encode(video, visible, return_intermediates)
+        x = x.flatten(1, 2)  # (B, U, M, D) -> (B, N, D)
         if mask is None:
             x = self.head(self.norm(x.mean(dim=1)))
-        return (x, maps) if return_intermediates else x
+        if not return_intermediates:
+            return x
+        return x, [self._reroll(tokens, i, joined=mask is None) for i, tokens in enumerate(stages)]
 
     def forward_features(self, video: Tensor) -> Tensor:
         """Features before the classifier: (B, C, T, H, W) -> (B, D), the normed mean over the last stage's tokens."""
         x, _ = self._encode(video, None, False)
-        return self.norm(x.mean(dim=1))
+        return self.norm(x.mean(dim=(1, 2)))
 
-    def _encode(self, video: Tensor, mask: Tensor | None, with_maps: bool) -> tuple[Tensor, list[Tensor]]:
-        x = self._embed(video, mask)
-        maps = []
+    def _encode(self, video: Tensor, visible: Tensor | None, with_stages: bool) -> tuple[Tensor, list[Tensor]]:
+        """The last stage's tokens (B, U, M, D), of the visible units (B, kept) if given, and those of each stage."""
+        x = self._embed(video, visible)
+        stages = []
         for i, block in enumerate(self.blocks):
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
-            if with_maps and i in self.stage_ends:
-                maps.append(self._reroll(x, self.stage_ends.index(i), joined=mask is None))
-        return x.flatten(1, 2), maps  # (B, U, M, D) -> (B, N, D)
+            x = self._run_block(block, x)
+            if with_stages and i in self.stage_ends:
+                stages.append(x)
+        return x, stages
 
-    def _embed(self, video: Tensor, mask: Tensor | None) -> Tensor:
+    def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
+
+    def _embed(self, video: Tensor, visible: Tensor | None) -> Tensor:
         expected = (self.in_chans, *self.input_size)
         if tuple(video.shape[1:]) != expected or not video.is_floating_point():
             raise ValueError(
                 f"video must be a float tensor of shape (batch, {', '.join(map(str, expected))}), got {video.dtype} of "
                 f"shape {tuple(video.shape)}; for another size build the model with input_size"
             )
-        visible = None
-        if mask is not None:
-            visible = compute_visible_units(mask, video.shape[0], self.num_mask_units)
-            video = self._hide_masked(video, mask)
-        x = unroll(self.patch_embed(video), self.mask_unit_size, self.q_stride, self.q_pool)  # (B, U, M, D)
-        pos = unroll(self._assemble_pos_embed(), self.mask_unit_size, self.q_stride, self.q_pool)  # (1, U, M, D)
-        if visible is not None:
-            x, pos = take_units(x, visible), take_units(pos.expand_as(x), visible)  # 2 x (B, kept, M, D)
-        return x + pos
+        pos = self._unroll(self._assemble_pos_embed())  # (1, U, M, D)
+        if visible is None:
+            return self._unroll(self.patch_embed(video)) + pos  # (B, U, M, D)
+        windows = self._cut_visible_windows(video, visible)  # (B * kept, C, wt, wh, ww)
+        x = self._unroll(self.patch_embed(windows, padded=True))  # (B * kept, 1, M, D)
+        return x.view(*visible.shape, *x.shape[2:]) + take_rows(pos[0], visible)  # (B, kept, M, D)
+
+    def _unroll(self, x: Tensor) -> Tensor:
+        return unroll(x, self.mask_unit_size, self.q_stride, self.q_pool)
 
     def _assemble_pos_embed(self) -> Tensor:
         if not self.sep_pos_embed:
             return self.pos_embed.unflatten(1, self.tokens_grid)  # (1, T', H', W', D)
         spatial = self.pos_embed_spatial.unflatten(1, (1, *self.tokens_grid[1:]))  # (1, 1, H', W', D)
         return spatial + self.pos_embed_temporal[:, :, None, None]  # (1, T', H', W', D)
+
+    def _cut_visible_windows(self, video: Tensor, visible: Tensor) -> Tensor:
+        """The pixels that the patches of each visible mask unit see, hidden ones zeroed, so that nothing leaks.
+
+        (B, C, T, H, W) and (B, kept) -> (B * kept, C, wt, wh, ww), for images without wt. The windows overlap.
+        """
+        conv = self.patch_embed.proj
+        keep = torch.zeros(len(video), self.num_mask_units, dtype=torch.bool, device=video.device)
+        video = self._hide_masked(video, keep.scatter_(1, visible, True))
+        windows = F.pad(video, [pad for pad in reversed(conv.padding) for _ in range(2)])
+        for dim, (m, stride, kernel) in enumerate(
+            zip(self.mask_unit_size, self.patch_stride, conv.kernel_size, strict=True)
+        ):
+            windows = windows.unfold(2 + dim, (m - 1) * stride + kernel, m * stride)
+        # windows: (B, C, ut, uh, uw, wt, wh, ww), a view: only the visible ones are ever written
+        sample = torch.arange(len(video), device=video.device)[:, None]  # (B, 1)
+        unit = torch.unravel_index(visible, self.mask_units_grid)  # 3 x (B, kept)
+        return windows[(sample, slice(None), *unit)].flatten(0, 1)  # (B * kept, C, wt, wh, ww)
 
     def _hide_masked(self, video: Tensor, mask: Tensor) -> Tensor:
         """Zeroes the pixels under masked units: the patches overlap, and would leak them into visible tokens."""

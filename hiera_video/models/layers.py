@@ -17,19 +17,24 @@ from hiera_video.models.mask_units import pool_windows
 _HAS_FASTER_CONV = torch.backends.mkldnn.is_available() and "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
-class Linear(nn.Linear):
-    """`nn.Linear`, with the same parameters and numbers; in float32 on an AVX-512 CPU computed as a 1x1 convolution.
+def compute_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`F.linear`, (..., in) -> (..., out); in float32 on an AVX-512 CPU computed as a 1x1 convolution.
 
-    On AMD processors that is up to twice as fast, forward and backward. All else goes through `F.linear`.
+    On AMD processors that is up to twice as fast, forward and backward.
     """
+    is_plain_float32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if not (_HAS_FASTER_CONV and x.is_cpu and is_plain_float32 and x.numel() > 0):
+        return F.linear(x, weight, bias)
+    rows = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # (1, in, rows, 1), channels last in memory
+    rows = F.conv2d(rows, weight[:, :, None, None], bias)  # (1, out, rows, 1)
+    return rows.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)  # (..., out)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` by way of `compute_linear`: the same parameters and numbers."""
 
     def forward(self, x: Tensor) -> Tensor:
-        is_plain_float32 = x.dtype == self.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if not (_HAS_FASTER_CONV and x.is_cpu and is_plain_float32 and x.numel() > 0):
-            return F.linear(x, self.weight, self.bias)
-        rows = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # (1, in, rows, 1), channels last in memory
-        rows = F.conv2d(rows, self.weight[:, :, None, None], self.bias)  # (1, out, rows, 1)
-        return rows.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)  # (..., out)
+        return compute_linear(x, self.weight, self.bias)
 
 
 class MaskUnitAttention(nn.Module):
@@ -128,10 +133,14 @@ class HieraBlock(nn.Module):
 
 
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_CONV_FUNCTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 class PatchEmbed(nn.Module):
-    """Overlapping patches by a strided convolution: (B, C, T, H, W) -> (B, T', H', W', D); for images without T."""
+    """Overlapping patches by a strided convolution: (B, C, T, H, W) -> (B, T', H', W', D); for images without T.
+
+    The input is padded with zeros, or with `padded` has what the convolution sees around it already.
+    """
 
     def __init__(
         self, in_chans: int, dim: int, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
@@ -139,8 +148,13 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.proj = CONVS[len(kernel)](in_chans, dim, tuple(kernel), tuple(stride), tuple(padding))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).movedim(1, -1)  # (B, D, T', H', W') -> (B, T', H', W', D)
+    def forward(self, x: Tensor, padded: bool = False) -> Tensor:
+        if padded:
+            conv, num_dims = self.proj, x.ndim - 2
+            x = _CONV_FUNCTIONS[num_dims](x, conv.weight, conv.bias, conv.stride, (0,) * num_dims)
+        else:
+            x = self.proj(x)
+        return x.movedim(1, -1)  # (B, D, T', H', W') -> (B, T', H', W', D)
 
 
 class Head(nn.Module):

@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -138,10 +139,13 @@ def compute_visible_units(mask: Tensor, batch_size: int, num_units: int) -> Tens
     return mask.nonzero()[:, 1].view(mask.shape[0], most)  # (B, kept)
 
 
-def take_units(x: Tensor, visible: Tensor) -> Tensor:
-    """Takes the visible mask units: x (B, U, M, D), visible (B, kept) int64 -> (B, kept, M, D)."""
-    sample = torch.arange(x.shape[0], device=x.device)[:, None]  # (B, 1)
-    return x[sample, visible]  # (B, kept, M, D)
+def take_rows(table: Tensor, index: Tensor) -> Tensor:
+    """Takes rows of a table that all samples share: table (U, ...), index (B, n) int64 -> (B, n, ...).
+
+    Its gradient is as large as the table; that of indexing an expanded table would have the batch on top.
+    """
+    rows = F.embedding(index, table.flatten(1))  # (B, n, prod(...))
+    return rows.unflatten(-1, table.shape[1:])
 
 
 def random_mask(batch_size: int, num_units: int, mask_ratio: float, device: torch.device | str = "cpu") -> Tensor:
@@ -167,3 +171,51 @@ def random_mask(batch_size: int, num_units: int, mask_ratio: float, device: torc
     noise = torch.rand(batch_size, num_units, device=device)
     visible = noise.argsort(dim=1)[:, :num_keep]
     return torch.zeros_like(noise, dtype=torch.bool).scatter_(1, visible, True)
+
+
+def tube_mask(
+    batch_size: int, grid: Sequence[int], mask_ratio: float, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draws which mask units stay visible, the same place in all frames.
+
+    Args:
+        batch_size: B.
+        grid: mask units per side, (ut, uh, uw); of an image (uh, uw), for which it is `random_mask`.
+        mask_ratio: share of the places to hide, in [0, 1); ut * int(uh * uw * (1 - mask_ratio)) units stay visible.
+        device: where the mask is drawn.
+
+    Returns:
+        (B, ut * uh * uw) bool, True = keep.
+
+    Raises:
+        ValueError: mask_ratio is outside [0, 1) or leaves no unit.
+    """
+    places = random_mask(batch_size, math.prod(grid[-2:]), mask_ratio, device)  # (B, uh * uw)
+    return places.repeat(1, math.prod(grid[:-2]))  # (B, ut * uh * uw)
+
+
+def choose_running_cells(mask: Tensor, grid: Sequence[int], keep_ratio: float) -> Tensor:
+    """Draws a share of the hidden mask units, spread evenly over space and time.
+
+    Each 2x2 cell of units is filled in a fixed order, diagonal first; the place where this begins moves on with each
+    step in time, and begins anywhere in each sample. Which of equally early units are taken is random.
+
+    Args:
+        mask: (B, U) bool, True = keep, equally many in each sample.
+        grid: mask units per side, (ut, uh, uw) or (uh, uw).
+        keep_ratio: share of the hidden units to choose, in (0, 1]; at least one is chosen.
+
+    Returns:
+        (B, U) bool, True = chosen; equally many in each sample.
+
+    Follows: the running cell masking of the decoder in VideoMAE V2 (arXiv 2303.16727, section 3.2).
+    Differs: it chooses among the hidden units alone, and an exact number of them.
+    """
+    num_hidden = int((~mask[0]).sum())
+    num_chosen = max(round(num_hidden * keep_ratio), 1)
+    t, h, w = torch.meshgrid(*(torch.arange(n, device=mask.device) for n in (1, *grid)[-3:]), indexing="ij")
+    place = 2 * ((h + w) % 2) + h % 2  # top left, bottom right, top right, bottom left: (ut, uh, uw)
+    start = torch.randint(4, (len(mask), 1), device=mask.device)
+    turn = ((place + t).flatten() + start) % 4 + torch.rand(mask.shape, device=mask.device)  # (B, U)
+    chosen = turn.masked_fill(mask, torch.inf).argsort(dim=1)[:, :num_chosen]
+    return torch.zeros_like(mask).scatter_(1, chosen, True)

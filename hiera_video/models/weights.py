@@ -177,7 +177,7 @@ def _resize_pos_embeds(
     source_grid: Sequence[int] | None,
     report: LoadReport,
 ) -> None:
-    for name in sorted(model.no_weight_decay() & state.keys()):
+    for name in [name for name in model.pos_embed_names if name in state]:
         is_temporal = name == "pos_embed_temporal"
         if is_temporal and name in report.inflated:
             continue

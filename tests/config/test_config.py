@@ -27,7 +27,7 @@ def test_later_files_and_pairs_win(tmp_path):
     cfg = load_config([first, second], [*DATA, "DATA.NUM_FRAMES", "8"])
     assert base and (cfg.TRAIN.BATCH_SIZE, cfg.SOLVER.WARMUP_EPOCHS, cfg.DATA.NUM_FRAMES) == (6, 3.0, 8)
     assert cfg.SOLVER.BASE_LR == 1.0 and isinstance(cfg.SOLVER.BASE_LR, float)
-    assert cfg.MODEL.NUM_CLASSES == KEYS["MODEL.NUM_CLASSES"].default
+    assert KEYS["MODEL.NUM_CLASSES"].default == cfg.MODEL.NUM_CLASSES
 
 
 def test_config_is_frozen_and_survives_a_round_trip():
@@ -127,8 +127,9 @@ def find_aliases(tree):
     """(name, section) of assignments such as ``data, aug = cfg.DATA, cfg.AUG``."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute | ast.Tuple):
-            targets, values = ([part] if not isinstance(part, ast.Tuple) else part.elts
-                               for part in (node.targets[0], node.value))
+            targets, values = (
+                [part] if not isinstance(part, ast.Tuple) else part.elts for part in (node.targets[0], node.value)
+            )
             for target, value in zip(targets, values, strict=False):
                 if isinstance(target, ast.Name) and isinstance(value, ast.Attribute):
                     yield target.id, value.attr

@@ -58,8 +58,14 @@ def numbers(clip):
 
 def load_epochs(dataset, num_workers, epochs=(0, 1)):
     sampler = EpochSampler(len(dataset), num_samples=1, batch_videos=2, seed=7)
-    loader = DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=num_workers, collate_fn=collate_samples,
-                        persistent_workers=num_workers > 0)
+    loader = DataLoader(
+        dataset,
+        batch_size=2,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=collate_samples,
+        persistent_workers=num_workers > 0,
+    )
     batches = []
     for epoch in epochs:
         sampler.set_epoch(epoch)
@@ -100,8 +106,9 @@ def test_views_of_a_test_sample(videos):
     """Views are clips x crops, clips first, and hold exactly the frames that the sampler names."""
     sampler = UniformClipSampler(4, 2, 25, 3, use_offset_sampling=True)
     crops = TestTransform(num_crops=3, short_side_px=64, crop_size_px=64)
-    dataset = VideoDataset(videos, clip_sampler=sampler, transform=crops, replace_bad=False,
-                           bad_view_shape=(9, 3, 4, 64, 64))
+    dataset = VideoDataset(
+        videos, clip_sampler=sampler, transform=crops, replace_bad=False, bad_view_shape=(9, 3, 4, 64, 64)
+    )
     sample = dataset[1]
     assert sample["video"].shape == (9, 3, 4, 64, 64) and sample["video"].dtype == torch.uint8
     assert (sample["label"], sample["index"], sample["bad"]) == (1, 1, [])
@@ -164,7 +171,9 @@ def test_pytorchvideos_sampler_can_be_plugged_in(videos):
     first, again = dataset[0, 1]["video"], dataset[0, 1]["video"]
     assert torch.equal(first, again) and first.shape[:3] == (3, 3, 5)
     shown = [numbers(clip) for clip in first]
-    assert all(clip == sorted(clip) and clip[-1] - clip[0] < 10 for clip in shown) and len({clip[0] for clip in shown}) > 1
+    assert (
+        all(clip == sorted(clip) and clip[-1] - clip[0] < 10 for clip in shown) and len({clip[0] for clip in shown}) > 1
+    )
 
 
 def test_zeros_for_a_bad_video_need_a_shape(videos):

@@ -1,6 +1,7 @@
 """Which videos come in which order: epochs, ranks, and the three formats of lists."""
 
 import shutil
+from itertools import chain
 
 import pytest
 from video_factory import write_video
@@ -18,6 +19,10 @@ def epoch_of(epoch, **changes):
     return [index for _, index in keys]
 
 
+def join(lists):
+    return sorted(chain.from_iterable(lists))
+
+
 def test_an_epoch_has_every_video_once_in_a_new_order():
     first, second = epoch_of(0), epoch_of(1)
     assert sorted(first) == sorted(second) == list(range(20)) and first != second
@@ -28,16 +33,14 @@ def test_repeated_sampling_needs_several_epochs_for_all_videos():
     """Effective epochs: with 4 clips a video, 4 epochs of 5 videos each go once through the 20 videos."""
     epochs = [epoch_of(epoch, num_samples=4, batch_videos=5) for epoch in range(8)]
     assert all(len(epoch) == 5 for epoch in epochs)
-    assert sorted(sum(epochs[:4], [])) == sorted(sum(epochs[4:], [])) == list(range(20))
+    assert join(epochs[:4]) == join(epochs[4:]) == list(range(20))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_share_the_same_global_batches(world_size):
     shards = [epoch_of(5, num_videos=22, rank=rank, world_size=world_size) for rank in range(world_size)]
     share = 4 // world_size
-    batches = [
-        sorted(sum((shard[step * share : (step + 1) * share] for shard in shards), [])) for step in range(5)
-    ]
+    batches = [join(shard[step * share : (step + 1) * share] for shard in shards) for step in range(5)]
     whole = epoch_of(5, num_videos=22)
     assert batches == [sorted(whole[step * 4 : step * 4 + 4]) for step in range(5)]
 
@@ -50,7 +53,7 @@ def test_too_few_videos_for_a_batch():
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5, 8])
 def test_shards_part_a_list(world_size):
     shards = [list(ShardSampler(7, rank=rank, world_size=world_size)) for rank in range(world_size)]
-    assert sorted(sum(shards, [])) == list(range(7))
+    assert join(shards) == list(range(7))
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +78,22 @@ def three_forms(tmp_path_factory):
 
 
 def make_cfg(folder, *pairs):
-    small = ["DATA.PATH_TO_DATA_DIR", str(folder), "MODEL.NUM_CLASSES", "2", "TRAIN.BATCH_SIZE", "2", "DATA.NUM_FRAMES",
-             "4", "DATA_LOADER.NUM_WORKERS", "0", "DATA.TRAIN_CROP_SIZE", "32", "DATA.TRAIN_JITTER_SCALES", "[32, 40]"]
+    small = [
+        "DATA.PATH_TO_DATA_DIR",
+        str(folder),
+        "MODEL.NUM_CLASSES",
+        "2",
+        "TRAIN.BATCH_SIZE",
+        "2",
+        "DATA.NUM_FRAMES",
+        "4",
+        "DATA_LOADER.NUM_WORKERS",
+        "0",
+        "DATA.TRAIN_CROP_SIZE",
+        "32",
+        "DATA.TRAIN_JITTER_SCALES",
+        "[32, 40]",
+    ]
     return load_config([], [*small, *pairs])
 
 

@@ -1,6 +1,7 @@
 """Multi-view testing: what is counted, and what is written."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ def run(cfg):
 
 
 def read(folder):
-    results = simplejson.loads(open(f"{folder}/test_results.json").read())
+    results = simplejson.loads((Path(folder) / "test_results.json").read_text())
     return results, pd.read_parquet(f"{folder}/test_predictions.parquet")
 
 

@@ -27,7 +27,7 @@ def read_metrics(cfg, kind):
 def assert_same_weights(first, second, **tolerances):
     assert first.keys() == second.keys()
     for name in first:
-        torch.testing.assert_close(first[name], second[name], msg=lambda text, name=name: f"{name}: {text}", **tolerances)
+        torch.testing.assert_close(first[name], second[name], msg=f"{name} differs", **tolerances)
 
 
 def largest_change(first, second):
@@ -52,16 +52,31 @@ def test_a_run_writes_what_it_promises(make_cfg):
 
 def test_training_fits_a_few_clips(make_cfg):
     """The loss must go down for real: ten clips of two epochs' worth of noise would not do that by chance."""
-    cfg = make_cfg({"SOLVER.MAX_EPOCH": 12, "SOLVER.BASE_LR": 5e-3, "TRAIN.EVAL_PERIOD": 0, "HIERA.HEAD_INIT_SCALE": 1,
-                    "HIERA.EMBED_DIM": 16})
+    cfg = make_cfg(
+        {
+            "SOLVER.MAX_EPOCH": 12,
+            "SOLVER.BASE_LR": 5e-3,
+            "TRAIN.EVAL_PERIOD": 0,
+            "HIERA.HEAD_INIT_SCALE": 1,
+            "HIERA.EMBED_DIM": 16,
+        }
+    )
     run(cfg)
     losses = [line["loss"] for line in read_metrics(cfg, "train_iter")]
     assert sum(losses[-3:]) < 0.85 * sum(losses[:3])
 
 
 def test_a_resumed_run_is_the_same_run(make_cfg, tmp_path):
-    changes = {"SOLVER.MAX_EPOCH": 4, "MODEL.DROP_PATH_RATE": 0.2, "MODEL.DROPOUT_RATE": 0.2, "MIXUP.ENABLE": True,
-               "AUG.NUM_SAMPLE": 2, "SOLVER.EMA_DECAY": 0.9, "TRAIN.EVAL_PERIOD": 2, "TRAIN.CHECKPOINT_KEEP_LAST": 0}
+    changes = {
+        "SOLVER.MAX_EPOCH": 4,
+        "MODEL.DROP_PATH_RATE": 0.2,
+        "MODEL.DROPOUT_RATE": 0.2,
+        "MIXUP.ENABLE": True,
+        "AUG.NUM_SAMPLE": 2,
+        "SOLVER.EMA_DECAY": 0.9,
+        "TRAIN.EVAL_PERIOD": 2,
+        "TRAIN.CHECKPOINT_KEEP_LAST": 0,
+    }
     whole = make_cfg({**changes, "OUTPUT_DIR": tmp_path / "whole"})
     straight = run(whole)
     stopped = make_cfg({**changes, "OUTPUT_DIR": tmp_path / "stopped"})
@@ -113,8 +128,15 @@ def test_checkpoints_are_kept_as_asked(make_cfg):
 
 def test_ema_is_the_average_of_the_weights(make_cfg):
     """One step an epoch, all checkpoints kept: the average can be computed by hand from them."""
-    cfg = make_cfg({"SOLVER.EMA_DECAY": 0.75, "TRAIN.BATCH_SIZE": 24, "SOLVER.MAX_EPOCH": 3, "TRAIN.EVAL_PERIOD": 0,
-                    "TRAIN.CHECKPOINT_KEEP_LAST": 0})
+    cfg = make_cfg(
+        {
+            "SOLVER.EMA_DECAY": 0.75,
+            "TRAIN.BATCH_SIZE": 24,
+            "SOLVER.MAX_EPOCH": 3,
+            "TRAIN.EVAL_PERIOD": 0,
+            "TRAIN.CHECKPOINT_KEEP_LAST": 0,
+        }
+    )
     run(cfg)
     steps = [load_checkpoint(path) for path in list_checkpoints(cfg.OUTPUT_DIR)]
     name = "blocks.0.attn.qkv.weight"
@@ -152,8 +174,17 @@ def test_fine_tuning_starts_from_given_weights(make_cfg, tmp_path):
     source = make_cfg({"OUTPUT_DIR": tmp_path / "source"})
     run(source)
     start = {"OUTPUT_DIR": tmp_path / "tuned", "TRAIN.CHECKPOINT_FILE_PATH": find_last_checkpoint(source.OUTPUT_DIR)}
-    tuned = run(make_cfg({**start, "SOLVER.BASE_LR": 1e-12, "SOLVER.COSINE_END_LR": 0, "SOLVER.WARMUP_START_LR": 0,
-                          "MODEL.NUM_CLASSES": 9}))["model_state"]
+    tuned = run(
+        make_cfg(
+            {
+                **start,
+                "SOLVER.BASE_LR": 1e-12,
+                "SOLVER.COSINE_END_LR": 0,
+                "SOLVER.WARMUP_START_LR": 0,
+                "MODEL.NUM_CLASSES": 9,
+            }
+        )
+    )["model_state"]
     weights = load_checkpoint(find_last_checkpoint(source.OUTPUT_DIR))["model_state"]
     torch.testing.assert_close(tuned["blocks.3.mlp.fc1.weight"], weights["blocks.3.mlp.fc1.weight"])
     assert tuned["head.projection.weight"].shape == (9, 64)

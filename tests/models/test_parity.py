@@ -25,9 +25,13 @@ VIDEO = {
     "patch_padding": (1, 3, 3),
     "sep_pos_embed": True,
 }
-SHORT_VIDEO = VIDEO | {"input_size": (4, 224, 224)}
-NAMES = {"image": "hiera_{}_224", "video": "hiera_{}_16x224", "short video": "hiera_{}_16x224"}
-KINDS = {"image": IMAGE, "video": VIDEO, "short video": SHORT_VIDEO}
+SMALL_IMAGE = IMAGE | {"input_size": (96, 96)}
+SMALL_VIDEO = VIDEO | {"input_size": (4, 96, 96)}
+KINDS = {"image": IMAGE, "video": VIDEO, "small image": SMALL_IMAGE, "small video": SMALL_VIDEO}
+
+
+def _make_name(size, kind):
+    return f"hiera_{size}_{'16x224' if 'video' in kind else '224'}"
 
 
 def _make_pair(size, kind):
@@ -35,7 +39,7 @@ def _make_pair(size, kind):
     torch.manual_seed(0)
     released = hiera.Hiera(**SIZES[size], **KINDS[kind])  # there is no released function for a tiny video model
     with torch.device("meta"):
-        ours = build_model(NAMES[kind].format(size), input_size=KINDS[kind]["input_size"])
+        ours = build_model(_make_name(size, kind), input_size=KINDS[kind]["input_size"])
     with torch.no_grad():
         for key, value in released.named_parameters():
             if value.ndim > 1:
@@ -101,7 +105,7 @@ def test_float32_outputs_maps_and_gradients_equal_the_released(size, kind, maske
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["all tokens", "masked"])
-@pytest.mark.parametrize("kind", ["image", "short video"])
+@pytest.mark.parametrize("kind", ["small image", "small video"])
 @pytest.mark.parametrize("size", SIZES)
 def test_float64_outputs_maps_and_gradients_equal_the_released(size, kind, masked, record_property):
     expected, got = _run_both(size, kind, masked, torch.float64)
@@ -145,7 +149,7 @@ def test_the_same_seed_gives_the_released_initial_weights(kind):
     torch.manual_seed(11)
     expected = hiera.Hiera(**SIZES["tiny"], **KINDS[kind]).state_dict()
     torch.manual_seed(11)
-    got = build_model(NAMES[kind].format("tiny")).state_dict()
+    got = build_model(_make_name("tiny", kind)).state_dict()
     assert list(got) == list(expected)
     assert all(torch.equal(got[key], expected[key]) for key in expected)
 

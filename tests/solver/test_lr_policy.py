@@ -14,8 +14,18 @@ def policy(*pairs):
 
 
 def test_cosine_after_warmup():
-    lr = policy("SOLVER.BASE_LR", 1.0, "SOLVER.COSINE_END_LR", 0.2, "SOLVER.MAX_EPOCH", 30, "SOLVER.WARMUP_EPOCHS", 10,
-                "SOLVER.WARMUP_START_LR", 0.1)
+    lr = policy(
+        "SOLVER.BASE_LR",
+        1.0,
+        "SOLVER.COSINE_END_LR",
+        0.2,
+        "SOLVER.MAX_EPOCH",
+        30,
+        "SOLVER.WARMUP_EPOCHS",
+        10,
+        "SOLVER.WARMUP_START_LR",
+        0.1,
+    )
     assert lr(0) == pytest.approx(0.1)
     assert lr(2.5) == pytest.approx(0.1 + 0.9 / 4)
     assert lr(10) == pytest.approx(1.0)
@@ -25,8 +35,20 @@ def test_cosine_after_warmup():
 
 
 def test_steps_change_at_their_epoch():
-    lr = policy("SOLVER.LR_POLICY", "steps_with_relative_lrs", "SOLVER.BASE_LR", 2.0, "SOLVER.STEPS", "[0, 4, 6]",
-                "SOLVER.LRS", "[1, 0.1, 0.01]", "SOLVER.MAX_EPOCH", 8, "SOLVER.WARMUP_EPOCHS", 0)
+    lr = policy(
+        "SOLVER.LR_POLICY",
+        "steps_with_relative_lrs",
+        "SOLVER.BASE_LR",
+        2.0,
+        "SOLVER.STEPS",
+        "[0, 4, 6]",
+        "SOLVER.LRS",
+        "[1, 0.1, 0.01]",
+        "SOLVER.MAX_EPOCH",
+        8,
+        "SOLVER.WARMUP_EPOCHS",
+        0,
+    )
     assert [lr(epoch) for epoch in (0, 3.99, 4, 5.5, 6, 7.99)] == pytest.approx([2, 2, 0.2, 0.2, 0.02, 0.02])
 
 

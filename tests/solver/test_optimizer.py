@@ -58,7 +58,8 @@ def test_frozen_parameters_are_left_out():
 @pytest.mark.parametrize(("method", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
 def test_a_step_follows_the_plain_rule(method, kind):
     """One step of `build_optimizer` equals torch's single-tensor optimizer with each group's own numbers."""
-    cfg = load_config([], ["DATA.PATH_TO_DATA_DIR", "/d", "SOLVER.OPTIMIZING_METHOD", method, "SOLVER.LAYER_DECAY", "0.5"])
+    pairs = {"DATA.PATH_TO_DATA_DIR": "/d", "SOLVER.OPTIMIZING_METHOD": method, "SOLVER.LAYER_DECAY": "0.5"}
+    cfg = load_config([], [word for pair in pairs.items() for word in pair])
     ours, plain = ThreeLayers(), ThreeLayers()
     plain.load_state_dict(ours.state_dict())
     optimizer = build_optimizer(cfg, ours)

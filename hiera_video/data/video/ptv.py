@@ -1,7 +1,7 @@
 """Our reader in PyTorchVideo's datasets.
 
-    dataset = LabeledVideoDataset(paths, clip_sampler, decode_audio=False)
-    dataset.video_path_handler = PytorchVideoPathHandler(backend="pyav")
+dataset = LabeledVideoDataset(paths, clip_sampler, decode_audio=False)
+dataset.video_path_handler = PytorchVideoPathHandler(backend="pyav")
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ class PytorchVideoPathHandler(VideoPathHandler):
         super().__init__()
         self._options = {"backend": backend, "num_threads": num_threads}
 
-    def video_from_path(
-        self, filepath: str, decode_audio: bool = False, decoder: str = "pyav", fps: int = 30
-    ) -> Video:
+    def video_from_path(self, filepath: str, decode_audio: bool = False, decoder: str = "pyav", fps: int = 30) -> Video:
         """Opens ``filepath``; the backend given to the handler counts, not ``decoder``, and audio is left out."""
         if os.path.isdir(filepath):
             return super().video_from_path(filepath, decode_audio, decoder, fps)
