@@ -1,9 +1,10 @@
-"""Train and test from configs: ``python tools/run_net.py --cfg FILE [FILE ...] [KEY VALUE ...]``."""
+"""Pre-train, train and test from configs: ``python tools/run_net.py --cfg FILE [FILE ...] [KEY VALUE ...]``."""
 
 import sys
 
 from hiera_video.config import describe_keys, dump_config, load_config, parse_args
 from hiera_video.engine.launch import launch
+from hiera_video.engine.pretrain import pretrain
 from hiera_video.engine.test import test
 from hiera_video.engine.train import train
 
@@ -19,7 +20,8 @@ def main() -> None:
         if args.print_config:
             print(dump_config(cfg), end="")
             return
-        launch([job for job, section in ((train, cfg.TRAIN), (test, cfg.TEST)) if section.ENABLE], cfg)
+        train_job = pretrain if cfg.TASK == "pretrain" else train
+        launch([job for job, section in ((train_job, cfg.TRAIN), (test, cfg.TEST)) if section.ENABLE], cfg)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
 

@@ -7,10 +7,24 @@ from fvcore.common.config import CfgNode
 
 def check_config(cfg: CfgNode) -> None:
     """Raises ValueError for a combination of keys that cannot work."""
+    _check_task(cfg)
     _check_data(cfg)
     if cfg.TRAIN.ENABLE:
         _check_batch(cfg)
         _check_schedule(cfg)
+
+
+def _check_task(cfg: CfgNode) -> None:
+    is_mae = cfg.MODEL.MODEL_NAME.startswith("mae_")
+    if cfg.TRAIN.ENABLE and is_mae != (cfg.TASK == "pretrain"):
+        raise ValueError(
+            f"TASK = {cfg.TASK} and MODEL.MODEL_NAME = {cfg.MODEL.MODEL_NAME} do not go together: pretrain takes a "
+            "mae_hiera_* model, classify a hiera_* model"
+        )
+    if cfg.TASK == "pretrain" and cfg.TEST.ENABLE:
+        raise ValueError("TEST.ENABLE = True, but TASK = pretrain has no classes to test; fine-tune first")
+    if cfg.TASK == "pretrain" and cfg.MIXUP.ENABLE:
+        raise ValueError("MIXUP.ENABLE = True mixes labels, which TASK = pretrain does not have")
 
 
 def _check_data(cfg: CfgNode) -> None:

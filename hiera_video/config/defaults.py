@@ -66,6 +66,11 @@ KEYS: dict[str, Key] = {
         "Under torchrun the launcher decides.",
         _at_least(-1),
     ),
+    "TASK": Key(
+        "classify",
+        "What training means: classify (fine-tuning, or from scratch), or pretrain (MAE, without labels).",
+        _one_of("classify", "pretrain"),
+    ),
     "LOG_PERIOD": Key(10, "Optimizer steps between two log lines.", _at_least(1)),
     "TENSORBOARD.ENABLE": Key(False, "Write TensorBoard events to OUTPUT_DIR/tensorboard.", _ANY_BOOL),
     # ---- training
@@ -208,6 +213,30 @@ KEYS: dict[str, Key] = {
     "HIERA.NUM_HEADS": Key(0, "Heads of the first stage; 0: as the model's name says.", _at_least(0)),
     "HIERA.STAGES": Key([], "Blocks of each stage; []: as the model's name says.", _numbers(4, or_empty=True)),
     "HIERA.HEAD_INIT_SCALE": Key(0.001, "The new head's random weights are scaled by this.", _at_least(0)),
+    # ---- MAE pre-training
+    "MAE.MASK_RATIO": Key(
+        0.9, "Share of the mask units that are hidden.", Legal("in (0, 1)", lambda value: 0 < value < 1)
+    ),
+    "MAE.MASK_TYPE": Key(
+        "random", "random: any mask units; tube: the same places in all frames.", _one_of("random", "tube")
+    ),
+    "MAE.TARGET": Key("pixel", "What is predicted of a hidden patch.", _one_of("pixel", "hog")),
+    "MAE.NORM_TARGET": Key(True, "Normalise each pixel patch by its own mean and variance.", _ANY_BOOL),
+    "MAE.DECODER_EMBED_DIM": Key(512, "Width of the decoder.", _at_least(1)),
+    "MAE.DECODER_DEPTH": Key(8, "Blocks of the decoder.", _at_least(1)),
+    "MAE.DECODER_NUM_HEADS": Key(
+        16, "Heads of the decoder. The released code has 16, the paper says 8 for video.", _at_least(1)
+    ),
+    "MAE.DECODER_KEEP_RATIO": Key(
+        1.0,
+        "Share of the hidden mask units that are decoded and scored, spread evenly. 1 is the paper; less saves time.",
+        Legal("in (0, 1]", lambda value: 0 < value <= 1),
+    ),
+    "MAE.CONTRASTIVE_WEIGHT": Key(0.0, "Factor of the patch-level contrastive loss. The paper has none.", _at_least(0)),
+    "MAE.PROBE_PERIOD": Key(
+        0, "Epochs between two nearest-neighbour probes of the features on the validation list. 0: never.", _at_least(0)
+    ),
+    "MAE.PROBE_NEIGHBORS": Key(20, "Neighbours that vote in the probe.", _at_least(1)),
     # ---- solver
     "SOLVER.OPTIMIZING_METHOD": Key("adamw", "The optimizer.", _one_of("adamw", "sgd")),
     "SOLVER.BASE_LR": Key(8e-4, "Peak learning rate.", _at_least(0)),

@@ -204,16 +204,15 @@ def load_class_names(path: str) -> tuple[str, ...]:
     return tuple(name_of[label] for label in range(len(name_of)))
 
 
-def check_video_list(videos: VideoList, *, num_classes: int, source: str, require_labels: bool = True) -> None:
+def check_video_list(videos: VideoList, *, num_classes: int | None, source: str) -> None:
     """Stops before a long job does: no videos, labels out of range, files that are not there.
 
     At most 1000 files are looked for, evenly spread over the list; URLs are not.
 
     Args:
         videos: the list.
-        num_classes: number of classes; labels must be in [0, num_classes).
+        num_classes: number of classes; labels must be in [0, num_classes). None: labels do not matter.
         source: where the list came from, for messages.
-        require_labels: False lets label -1 (unknown) pass.
 
     Raises:
         ValueError: the list is empty, or a label is out of range.
@@ -221,13 +220,14 @@ def check_video_list(videos: VideoList, *, num_classes: int, source: str, requir
     """
     if len(videos) == 0:
         raise ValueError(f"{source} lists no videos")
-    _check_labels(videos, num_classes=num_classes, source=source, lowest=0 if require_labels else UNLABELLED)
+    if num_classes is not None:
+        _check_labels(videos, num_classes=num_classes, source=source)
     _check_files(videos.paths, source=source)
 
 
-def _check_labels(videos: VideoList, *, num_classes: int, source: str, lowest: int) -> None:
+def _check_labels(videos: VideoList, *, num_classes: int, source: str) -> None:
     labels = videos.labels
-    bad = np.flatnonzero((labels < lowest) | (labels >= num_classes))
+    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(bad) == 0:
         return
     message = (
@@ -324,8 +324,12 @@ def _suggest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def build_video_list(cfg: CfgNode, split: str) -> VideoList:
+def build_video_list(cfg: CfgNode, split: str, *, require_labels: bool = True) -> VideoList:
     """The checked list of a split ("train", "val" or "test"), in the format that DATA.FORMAT names.
+
+    Args:
+        split: which.
+        require_labels: False for pre-training, which uses no labels: lines may lack them, and none is checked.
 
     Raises:
         FileNotFoundError: no list or folder of that split, or none of its videos.
@@ -344,8 +348,14 @@ def build_video_list(cfg: CfgNode, split: str) -> VideoList:
         videos = load_class_folders(source, class_names=names)
     else:
         source = os.path.join(folder, f"{split}.csv")
-        videos = load_kinetics_csv(source, separator=data.PATH_LABEL_SEPARATOR, path_prefix=prefix, class_names=names)
-    check_video_list(videos, num_classes=cfg.MODEL.NUM_CLASSES, source=source)
+        videos = load_kinetics_csv(
+            source,
+            separator=data.PATH_LABEL_SEPARATOR,
+            path_prefix=prefix,
+            class_names=names,
+            require_labels=require_labels,
+        )
+    check_video_list(videos, num_classes=cfg.MODEL.NUM_CLASSES if require_labels else None, source=source)
     return videos
 
 

@@ -31,6 +31,7 @@ class VideoDataset(Dataset):
 
     - ``video``: uint8 (V, C, T, H, W); V = ``num_samples`` x the sampler's clips x the transform's crops
     - ``label``: int; ``index``: int, position in the list
+    - ``mask``: bool (V, U), with ``make_mask`` alone: which mask units of each view stay visible
     - ``bad``: list of (index, path, reason), one for each video that could not be decoded for this sample
 
     All randomness comes from (seed, epoch, index, view), so a sample does not depend on workers, ranks or order.
@@ -39,6 +40,7 @@ class VideoDataset(Dataset):
         videos: paths and labels.
         clip_sampler: gives the frames of each clip.
         transform: uint8 (T, H, W, C) frames of one clip -> uint8 (C, T, H, W) or (crops, C, T, H, W).
+        make_mask: draws a mask of one view, bool (U,), from torch's global generator.
         num_samples: clips (calls of sampler and transform) per decoded video; repeated augmentation.
         replace_bad: True (training): a video that cannot be decoded is replaced by another, drawn from the sample's own
             randomness; False (validation, testing): its ``video`` is all zeros and the sample must count as wrong.
@@ -56,6 +58,7 @@ class VideoDataset(Dataset):
         *,
         clip_sampler: FrameIndexSampler,
         transform: Callable[[torch.Tensor], torch.Tensor],
+        make_mask: Callable[[], torch.Tensor] | None = None,
         num_samples: int = 1,
         replace_bad: bool = True,
         bad_view_shape: tuple[int, ...] | None = None,
@@ -67,6 +70,7 @@ class VideoDataset(Dataset):
         self.videos = videos
         self.clip_sampler = clip_sampler
         self.transform = transform
+        self.make_mask = make_mask
         self.num_samples = num_samples
         self.replace_bad = replace_bad
         self.bad_view_shape = bad_view_shape
@@ -82,7 +86,8 @@ class VideoDataset(Dataset):
         for attempt in range(_MAX_REPLACEMENTS + 1):
             position = index if attempt == 0 else self._draw_replacement(epoch, index, attempt)
             try:
-                return self._make_sample(self._load_views(epoch, position), position, bad)
+                sample = self._make_sample(self._load_views(epoch, position), position, bad)
+                return sample if self.make_mask is None else {**sample, "mask": self._draw_masks(epoch, position)}
             except (VideoDecodeError, OSError) as error:
                 bad.append((position, str(self.videos.paths[position]), str(error)))
             if not self.replace_bad:
@@ -96,6 +101,13 @@ class VideoDataset(Dataset):
 
     def _make_sample(self, video: torch.Tensor, index: int, bad: list[tuple[int, str, str]]) -> dict[str, Any]:
         return {"video": video, "label": int(self.videos.labels[index]), "index": index, "bad": bad}
+
+    def _draw_masks(self, epoch: int, index: int) -> torch.Tensor:
+        masks = []
+        for view in range(self.num_samples):
+            with seeded(self.seed, epoch, index, view, 2):
+                masks.append(self.make_mask())
+        return torch.stack(masks)  # (V, U)
 
     def _load_views(self, epoch: int, index: int) -> torch.Tensor:
         with VideoReader(str(self.videos.paths[index]), backend=self.decoding_backend) as reader:
@@ -125,10 +137,16 @@ class VideoDataset(Dataset):
 
 
 def collate_samples(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Samples as a batch: ``video`` uint8 (B, V, C, T, H, W), ``label`` and ``index`` int64 (B,), ``bad`` one list."""
-    return {
+    """Samples as a batch: ``video`` uint8 (B, V, C, T, H, W), ``label`` and ``index`` int64 (B,), ``bad`` one list.
+
+    Where samples have a mask, ``mask`` is bool (B, V, U).
+    """
+    batch = {
         "video": torch.stack([sample["video"] for sample in samples]),
         "label": torch.tensor([sample["label"] for sample in samples]),
         "index": torch.tensor([sample["index"] for sample in samples]),
         "bad": [entry for sample in samples for entry in sample["bad"]],
     }
+    if "mask" in samples[0]:
+        batch["mask"] = torch.stack([sample["mask"] for sample in samples])
+    return batch

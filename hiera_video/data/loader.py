@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -79,8 +79,11 @@ class ShardSampler(Sampler[int]):
         return iter(self.indices)
 
 
-def build_train_loader(cfg: CfgNode) -> DataLoader:
+def build_train_loader(cfg: CfgNode, *, make_mask: Callable[[], torch.Tensor] | None = None) -> DataLoader:
     """Loader of the training list; its ``sampler`` is an `EpochSampler`. A batch is one accumulation step of one rank.
+
+    Args:
+        make_mask: for pre-training, see `VideoDataset`; labels then do not matter.
 
     Raises:
         ValueError: TRAIN.BATCH_SIZE cannot be divided among the processes.
@@ -93,9 +96,10 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
             f"x AUG.NUM_SAMPLE = {world_size} x {cfg.TRAIN.GRAD_ACCUM_STEPS} x {num_samples} = {parts}"
         )
     dataset = VideoDataset(
-        build_video_list(cfg, "train"),
+        build_video_list(cfg, "train", require_labels=make_mask is None),
         clip_sampler=build_clip_sampler(cfg, num_clips=1, is_training=True),
         transform=build_train_transform(cfg),
+        make_mask=make_mask,
         num_samples=num_samples,
         seed=cfg.RNG_SEED,
         decoding_backend=cfg.DATA.DECODING_BACKEND,

@@ -30,7 +30,7 @@ from hiera_video.utils.rng import seed_everything
 
 # (model as it is called, batch of the loader) -> loss, and tensors to report the mean of
 ComputeLoss = Callable[[nn.Module, dict[str, Any]], tuple[torch.Tensor, dict[str, torch.Tensor]]]
-# state after an epoch -> numbers to log; under "top1" the one that decides which checkpoint is best, in percent
+# state after an epoch -> numbers to log; "top1", if it is among them, decides which checkpoint is best
 Validate = Callable[[TrainState], dict[str, Any]]
 
 
@@ -130,11 +130,11 @@ def _update_weights(cfg: CfgNode, state: TrainState) -> None:
 
 def _run_validation(cfg: CfgNode, state: TrainState, validate: Validate, writer: SummaryWriter | None) -> bool:
     """Validates, logs, and says whether this is the best top-1 so far."""
-    stats = validate(state)
-    is_best = stats["top1"] > state.best_top1
-    state.best_top1 = max(state.best_top1, stats["top1"])
-    epoch = f"{state.epoch}/{cfg.SOLVER.MAX_EPOCH}"
-    _log(cfg, {"_type": "val_epoch", "epoch": epoch, **stats, "best_top1": state.best_top1}, writer, step=state.epoch)
+    stats = {"_type": "val_epoch", "epoch": f"{state.epoch}/{cfg.SOLVER.MAX_EPOCH}", **validate(state)}
+    is_best = stats.get("top1", -1.0) > state.best_top1
+    if is_best:
+        state.best_top1 = stats["top1"]
+    _log(cfg, {**stats, "best_top1": state.best_top1} if "top1" in stats else stats, writer, step=state.epoch)
     return is_best
 
 

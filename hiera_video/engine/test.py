@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,36 @@ class Predictions:
         return {"top1": hits[0].item(), "top5": hits[1].item()}
 
 
-@torch.inference_mode()
 def evaluate(cfg: CfgNode, model: nn.Module, loader: DataLoader, *, title: str) -> Predictions:
-    """Predicts every video of the loader's list once, over all ranks; every rank gets the whole result.
+    """Class probabilities of every video of the loader's list; see `compute_per_video`."""
+    probs, failed = compute_per_video(
+        cfg, model, loader, compute=lambda clips: model(clips).float().softmax(dim=1), title=title
+    )
+    labels = torch.from_numpy(np.array(loader.dataset.videos.labels))
+    return Predictions(probs=probs, labels=labels, failed=failed)
+
+
+@torch.inference_mode()
+def compute_per_video(
+    cfg: CfgNode,
+    model: nn.Module,
+    loader: DataLoader,
+    *,
+    compute: Callable[[torch.Tensor], torch.Tensor],
+    title: str,
+) -> tuple[torch.Tensor, dict[int, str]]:
+    """Computes a vector of every view, and its mean over the views of each video of the list, over all ranks.
 
     Args:
         cfg: DATA.MEAN, DATA.STD, DATA.MAX_BAD_VIDEOS, TEST.BATCH_SIZE and TRAIN.PRECISION are read.
-        model: logits (N, K) from clips (N, C, T, H, W); its train or eval mode is put back afterwards.
+        model: put into eval mode meanwhile.
         loader: from `build_val_loader` or `build_test_loader`.
+        compute: clips (n, C, T, H, W) -> float32 (n, D).
         title: name of the progress bar.
+
+    Returns:
+        float32 (N, D) in the order of the list, NaN where a video could not be decoded; and the reasons of those by
+        position. Every rank gets the whole.
 
     Raises:
         RuntimeError: more bad videos than DATA.MAX_BAD_VIDEOS, or a video that was not counted exactly once.
@@ -67,36 +89,34 @@ def evaluate(cfg: CfgNode, model: nn.Module, loader: DataLoader, *, title: str) 
     device = get_device()
     clips_per_forward = max(cfg.TEST.BATCH_SIZE // get_world_size(), 1)
     bad = BadVideos(cfg.DATA.MAX_BAD_VIDEOS)
-    indices, probs = [], []
+    indices, vectors = [], []
     was_training = model.training
     model.eval()
     for batch in tqdm(loader, desc=title, leave=False, disable=None if is_main_process() else True):
         bad.update(batch)
-        num_videos = len(batch["index"])
         clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
         with autocast(device, cfg.TRAIN.PRECISION):
-            logits = torch.cat([model(part) for part in clips.split(clips_per_forward)])  # (B*V, K)
-        view_probs = logits.float().softmax(dim=1).unflatten(0, (num_videos, -1))  # (B, V, K)
-        probs.append(view_probs.mean(dim=1).cpu())
+            views = torch.cat([compute(part) for part in clips.split(clips_per_forward)])  # (B*V, D)
+        vectors.append(views.unflatten(0, (len(batch["index"]), -1)).mean(dim=1).cpu())  # (B, D)
         indices.append(batch["index"])
     model.train(was_training)
-    predictions = _gather(loader.dataset.videos, indices, probs, bad.reasons)
-    check_bad_limit(len(predictions.failed), cfg.DATA.MAX_BAD_VIDEOS)
-    return predictions
+    vectors, failed = _gather(len(loader.dataset), indices, vectors, bad.reasons)
+    check_bad_limit(len(failed), cfg.DATA.MAX_BAD_VIDEOS)
+    return vectors, failed
 
 
 def _gather(
-    videos: VideoList, indices: list[torch.Tensor], probs: list[torch.Tensor], failed: dict[int, str]
-) -> Predictions:
-    parts = all_gather_objects((torch.cat(indices), torch.cat(probs), failed) if indices else None)
+    num_videos: int, indices: list[torch.Tensor], vectors: list[torch.Tensor], failed: dict[int, str]
+) -> tuple[torch.Tensor, dict[int, str]]:
+    parts = all_gather_objects((torch.cat(indices), torch.cat(vectors), failed) if indices else None)
     parts = [part for part in parts if part is not None]  # a rank beyond the number of videos has none
     index = torch.cat([part[0] for part in parts])
-    if not torch.equal(index.sort().values, torch.arange(len(videos))):
-        raise RuntimeError(f"{len(videos)} videos, but {len(index)} predictions of {len(index.unique())} of them")
-    all_probs = torch.cat([part[1] for part in parts])[index.argsort()]  # (N, K)
-    all_failed = {position: reason for part in parts for position, reason in sorted(part[2].items())}
-    all_probs[list(all_failed)] = float("nan")
-    return Predictions(probs=all_probs, labels=torch.from_numpy(np.array(videos.labels)), failed=all_failed)
+    if not torch.equal(index.sort().values, torch.arange(num_videos)):
+        raise RuntimeError(f"{num_videos} videos, but {len(index)} predictions of {len(index.unique())} of them")
+    all_vectors = torch.cat([part[1] for part in parts])[index.argsort()]  # (N, D)
+    all_failed = dict(sorted((position, reason) for part in parts for position, reason in part[2].items()))
+    all_vectors[list(all_failed)] = float("nan")
+    return all_vectors, all_failed
 
 
 def test(cfg: CfgNode) -> None:

@@ -57,7 +57,12 @@ def build_model(name: str, **overrides: Any) -> Hiera:
     if name not in _MODELS:
         raise ValueError(f"name must be a known model, got {name!r}; legal: {', '.join(_nearest_first(name, _MODELS))}")
     model_class = HieraMAE if name.startswith("mae_") else Hiera
-    legal = inspect.signature(Hiera).parameters | inspect.signature(model_class).parameters
+    legal = [
+        argument.name
+        for takes in dict.fromkeys((Hiera, model_class))
+        for argument in inspect.signature(takes).parameters.values()
+        if argument.kind is not argument.VAR_KEYWORD
+    ]
     for key in overrides:
         if key not in legal:
             raise ValueError(f"{key!r} is not an argument of {name}; legal: {', '.join(_nearest_first(key, legal))}")
@@ -68,15 +73,19 @@ def _nearest_first(word: str, legal: Any) -> list[str]:
     return sorted(legal, key=lambda other: -difflib.SequenceMatcher(None, str(word), other).ratio())
 
 
-def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera:
+def build_model_from_cfg(cfg: CfgNode, *, crop_size: int, **arguments: Any) -> Hiera:
     """The video model that MODEL and HIERA describe, for clips of DATA.NUM_FRAMES x crop_size x crop_size.
+
+    Args:
+        crop_size: height and width, px.
+        **arguments: of the model, beside those that the config sets.
 
     Raises:
         ValueError: the name is not a video model's, or the size does not fit its mask units.
     """
     name = cfg.MODEL.MODEL_NAME
     if name in _MODELS and len(_MODELS[name]["input_size"]) != 3:
-        videos = [name for name, arguments in _MODELS.items() if len(arguments["input_size"]) == 3]
+        videos = [other for other in _MODELS if other.endswith("_16x224") and other[:4] == name[:4]]
         raise ValueError(f"MODEL.MODEL_NAME = {name} is an image model; for videos: {', '.join(videos)}")
     variant = {"embed_dim": cfg.HIERA.EMBED_DIM, "num_heads": cfg.HIERA.NUM_HEADS, "stages": cfg.HIERA.STAGES}
     return build_model(
@@ -88,4 +97,21 @@ def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera:
         head_init_scale=cfg.HIERA.HEAD_INIT_SCALE,
         activation_checkpointing=cfg.MODEL.ACT_CHECKPOINT,
         **{argument: value for argument, value in variant.items() if value},  # 0 and [] leave the variant's own
+        **arguments,
+    )
+
+
+def build_mae_from_cfg(cfg: CfgNode) -> HieraMAE:
+    """The masked autoencoder that MODEL, HIERA and MAE describe, for clips of DATA.TRAIN_CROP_SIZE."""
+    mae = cfg.MAE
+    return build_model_from_cfg(
+        cfg,
+        crop_size=cfg.DATA.TRAIN_CROP_SIZE,
+        decoder_embed_dim=mae.DECODER_EMBED_DIM,
+        decoder_depth=mae.DECODER_DEPTH,
+        decoder_num_heads=mae.DECODER_NUM_HEADS,
+        target=mae.TARGET,
+        norm_target=mae.NORM_TARGET,
+        contrastive_weight=mae.CONTRASTIVE_WEIGHT,
+        decoder_keep_ratio=mae.DECODER_KEEP_RATIO,
     )

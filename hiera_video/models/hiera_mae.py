@@ -162,8 +162,9 @@ class HieraMAE(Hiera):
         if self.decoder_keep_ratio < 1:
             chosen = choose_running_cells(mask, self.mask_units_grid, self.decoder_keep_ratio)
             hidden = compute_visible_units(chosen, len(video), self.num_mask_units)
-        pred = self.decode(self.encode(video, visible), visible, hidden)
-        label = self.compute_label(video, hidden)
+        tokens = self._find_tokens(hidden).sort(dim=1).values
+        pred = self.decode(self.encode(video, visible), visible, tokens)
+        label = self.compute_label(video, tokens)
         return self.compute_loss(pred, label), pred.flatten(0, 1), label.flatten(0, 1), mask
 
     def forward_features(self, video: Tensor) -> Tensor:
@@ -200,21 +201,22 @@ class HieraMAE(Hiera):
         windows = tokens.unflatten(2, (-1, math.prod(head.kernel_size))).flatten(3)  # (B, U, M', window * Ds)
         return compute_linear(windows, weight.flatten(1), head.bias)
 
-    def decode(self, latent: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
-        """Predicts hidden mask units.
+    def decode(self, latent: Tensor, visible: Tensor, tokens: Tensor) -> Tensor:
+        """Predicts hidden tokens.
 
         Args:
             latent: (B, kept, M', D) from `encode`.
             visible: (B, kept) int64, its mask units.
-            hidden: (B, n) int64, the mask units to predict. Units in neither are not there for the decoder.
+            tokens: (B, n) int64, the places to predict on the last stage's grid. Hidden tokens that are not among them
+                are not there for the decoder.
 
         Returns:
-            (B, n * M', P), in spatial order.
+            (B, n, P).
         """
         pos = self.decoder_pos_embed[0]  # (N', Dd)
         x = self.decoder_embed(latent).flatten(1, 2)  # (B, kept * M', Dd)
-        x = x + take_rows(pos, self._find_tokens(visible).flatten(1))
-        mask_tokens = self.mask_token + take_rows(pos, self._find_tokens(hidden).flatten(1).sort(dim=1).values)
+        x = x + take_rows(pos, self._find_tokens(visible))
+        mask_tokens = self.mask_token + take_rows(pos, tokens)  # (B, n, Dd)
         num_visible = x.shape[1]
         x = torch.cat([x, mask_tokens], dim=1)[:, None]  # (B, 1, tokens, Dd): one window
         for block in self.decoder_blocks:
@@ -222,11 +224,10 @@ class HieraMAE(Hiera):
         return self.decoder_pred(self.decoder_norm(x[:, 0, num_visible:]))
 
     @torch.no_grad()
-    def compute_label(self, video: Tensor, hidden: Tensor) -> Tensor:
-        """The truth of what `decode` predicts: video as in `forward`, hidden (B, n) int64 -> (B, n * M', P)."""
+    def compute_label(self, video: Tensor, tokens: Tensor) -> Tensor:
+        """The truth of what `decode` predicts: video as in `forward`, tokens (B, n) int64 -> (B, n, P)."""
         compute_patches = patchify if self.target == "pixel" else compute_hog_patches
         patches = compute_patches(video, self.pred_stride).flatten(1, -2)  # (B, N', P)
-        tokens = self._find_tokens(hidden).flatten(1).sort(dim=1).values  # (B, n * M')
         label = patches[torch.arange(len(video), device=video.device)[:, None], tokens]
         return normalize_patches(label)[0] if self.target == "pixel" and self.norm_target else label
 
@@ -234,9 +235,7 @@ class HieraMAE(Hiera):
         """pred and label (B, n, P) -> a scalar, see `forward`."""
         loss = ((pred - label) ** 2).mean()
         if self.contrastive_weight:
-            loss = loss + self.contrastive_weight * compute_contrastive_loss(
-                pred, label, self.contrastive_temperature
-            )
+            loss = loss + self.contrastive_weight * compute_contrastive_loss(pred, label, self.contrastive_temperature)
         return loss
 
     @torch.no_grad()
@@ -255,8 +254,8 @@ class HieraMAE(Hiera):
             ValueError: as `forward`.
         """
         visible, hidden = self._split_units(mask, len(video))
-        pred = self.decode(self.encode(video, visible), visible, hidden)  # (B, n, P)
-        tokens = self._find_tokens(hidden).flatten(1).sort(dim=1).values  # (B, n)
+        tokens = self._find_tokens(hidden).sort(dim=1).values  # (B, n)
+        pred = self.decode(self.encode(video, visible), visible, tokens)  # (B, n, P)
         shape = len(video), math.prod(self.pred_grid)
         index = tokens[..., None].expand_as(pred)  # (B, n, P)
         patches = pred.new_zeros(*shape, pred.shape[-1]).scatter_(1, index, pred)  # (B, N', P)
@@ -270,10 +269,11 @@ class HieraMAE(Hiera):
         return visible, compute_visible_units(~mask, batch_size, self.num_mask_units)
 
     def _find_tokens(self, units: Tensor) -> Tensor:
-        """Where the tokens of mask units are in spatial order: (B, n) -> (B, n, M'), both int64."""
-        order = torch.arange(math.prod(self.pred_grid), device=units.device).view(1, *self.pred_grid, 1)
+        """Places of mask units' tokens on the last stage's grid, unit by unit: (B, n) -> (B, n * M'), both int64."""
+        places = torch.arange(math.prod(self.pred_grid), device=units.device).view(1, *self.pred_grid, 1)
         size = [n // u for n, u in zip(self.pred_grid, self.mask_units_grid, strict=True)]
-        return unroll(order, size, self.q_stride, 0)[0, ..., 0][units]  # (U, M') -> (B, n, M')
+        by_unit = unroll(places, size, self.q_stride, 0)[0, ..., 0]  # (U, M')
+        return by_unit[units].flatten(1)  # (B, n * M')
 
 
 def _check_target(target: str, weight: float, temperature: float, keep_ratio: float) -> None:

@@ -173,9 +173,7 @@ def random_mask(batch_size: int, num_units: int, mask_ratio: float, device: torc
     return torch.zeros_like(noise, dtype=torch.bool).scatter_(1, visible, True)
 
 
-def tube_mask(
-    batch_size: int, grid: Sequence[int], mask_ratio: float, device: torch.device | str = "cpu"
-) -> Tensor:
+def tube_mask(batch_size: int, grid: Sequence[int], mask_ratio: float, device: torch.device | str = "cpu") -> Tensor:
     """Draws which mask units stay visible, the same place in all frames.
 
     Args:
@@ -192,6 +190,22 @@ def tube_mask(
     """
     places = random_mask(batch_size, math.prod(grid[-2:]), mask_ratio, device)  # (B, uh * uw)
     return places.repeat(1, math.prod(grid[:-2]))  # (B, ut * uh * uw)
+
+
+def draw_mask(grid: Sequence[int], mask_ratio: float, *, kind: str = "random") -> Tensor:
+    """A mask of one clip, bool (U,), by `random_mask` or `tube_mask`, from torch's global generator.
+
+    Args:
+        grid: mask units per side.
+        mask_ratio: share to hide.
+        kind: "random" or "tube".
+
+    Raises:
+        ValueError: mask_ratio leaves no unit, or another kind.
+    """
+    if kind not in ("random", "tube"):
+        raise ValueError(f"kind must be 'random' or 'tube', got {kind!r}")
+    return (random_mask(1, math.prod(grid), mask_ratio) if kind == "random" else tube_mask(1, grid, mask_ratio))[0]
 
 
 def choose_running_cells(mask: Tensor, grid: Sequence[int], keep_ratio: float) -> Tensor:

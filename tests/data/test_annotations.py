@@ -178,7 +178,7 @@ def test_labels_out_of_range(tmp_path):
 def test_unknown_labels_pass_only_where_allowed(tmp_path):
     (tmp_path / "a.mp4").touch()
     videos = make_list([str(tmp_path / "a.mp4")], [-1])
-    check_video_list(videos, num_classes=5, source="test.json", require_labels=False)
+    check_video_list(videos, num_classes=None, source="test.json")
     with pytest.raises(ValueError, match="label -1"):
         check_video_list(videos, num_classes=5, source="test.json")
 

@@ -99,7 +99,7 @@ def run_net(options):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=800,
         )
 
     return run
