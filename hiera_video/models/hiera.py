@@ -273,7 +273,7 @@ class Hiera(nn.Module):
         """
         conv = self.patch_embed.proj
         keep = torch.zeros(len(video), self.num_mask_units, dtype=torch.bool, device=video.device)
-        video = self._hide_masked(video, keep.scatter_(1, visible, True))
+        video = self._hide_masked(video, keep.scatter(1, visible, 1))
         windows = F.pad(video, [pad for pad in reversed(conv.padding) for _ in range(2)])
         for dim, (m, stride, kernel) in enumerate(
             zip(self.mask_unit_size, self.patch_stride, conv.kernel_size, strict=True)

@@ -5,12 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from hiera_video.models.mask_units import (
+    choose_running_cells,
     compute_visible_units,
     join_mask_units,
     pool_windows,
     random_mask,
     reroll,
-    take_units,
+    take_rows,
+    tube_mask,
     unroll,
 )
 
@@ -69,7 +71,7 @@ def test_reroll_gives_the_map_of_each_visible_unit():
     x = _make_map((2, 16, 16))
     tokens = unroll(x, (1, 8, 8), (1, 2, 2), 3)
     visible = torch.tensor([[1, 4, 7], [0, 1, 2]])
-    maps = reroll(take_units(tokens, visible), (1, 8, 8), (1, 2, 2), 3)
+    maps = reroll(tokens[torch.arange(2)[:, None], visible], (1, 8, 8), (1, 2, 2), 3)
     assert maps.shape == (2, 3, 1, 8, 8, 2)
     for sample, place in itertools.product(range(2), range(3)):
         t, h, w = (int(i) for i in torch.unravel_index(visible[sample, place], (2, 2, 2)))
@@ -126,3 +128,54 @@ def test_random_mask_is_the_released_one_under_the_same_seed():
         expected = released.get_random_mask(torch.zeros(4, 1), ratio)
         torch.manual_seed(3)
         assert torch.equal(random_mask(4, 49, ratio), expected)
+
+
+def test_take_rows_takes_a_tables_rows_and_adds_up_their_gradients():
+    table = torch.randn(5, 2, 3, requires_grad=True)
+    index = torch.tensor([[4, 0], [0, 2]])
+    rows = take_rows(table, index)
+    assert torch.equal(rows, table[index])
+    rows.sum().backward()
+    assert table.grad[:, 0, 0].tolist() == [2, 0, 1, 0, 1]
+
+
+def test_tube_mask_keeps_the_same_places_in_all_frames():
+    mask = tube_mask(300, (4, 5, 6), 0.7)
+    assert mask.dtype == torch.bool and mask.shape == (300, 120)
+    frames = mask.view(300, 4, 30)
+    assert (frames == frames[:, :1]).all()
+    assert frames.sum(dim=2).unique().tolist() == [9]
+    assert (frames[:, 0].float().mean(dim=0) - 0.3).abs().max() < 0.12
+    assert tube_mask(2, (5, 6), 0.7).sum(dim=1).tolist() == [9, 9]
+    with pytest.raises(ValueError, match="mask_ratio"):
+        tube_mask(1, (4, 2, 2), 0.9)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
+def test_running_cells_are_even_in_space_and_time(ratio):
+    """With nothing visible each cell holds its share at each time, and each place its share of four times."""
+    grid = (8, 8, 8)
+    mask = torch.zeros(3, 512, dtype=torch.bool)
+    chosen = choose_running_cells(mask, grid, ratio)
+    assert chosen.sum(dim=1).tolist() == [512 * ratio] * 3
+    cells = chosen.view(3, 8, 4, 2, 4, 2).sum(dim=(3, 5))
+    assert (cells == 4 * ratio).all()
+    over_time = chosen.view(3, 2, 4, 8, 8).sum(dim=2)
+    assert (over_time == 4 * ratio).all()
+
+
+def test_running_cells_choose_an_exact_share_of_the_hidden_units_alone():
+    torch.manual_seed(0)
+    mask = random_mask(200, 8 * 7 * 7, 0.9)
+    for ratio, count in ((0.5, 176), (0.3, 106), (1.0, 353), (0.001, 1)):
+        chosen = choose_running_cells(mask, (8, 7, 7), ratio)
+        assert chosen.dtype == torch.bool and not (chosen & mask).any()
+        assert (chosen.sum(dim=1) == count).all()
+    chosen = choose_running_cells(mask, (8, 7, 7), 0.5).view(200, 8, 7, 7).float()
+    assert (chosen.mean(dim=0) - 176 / 392).abs().max() < 0.13  # each unit equally likely
+    drawn = (mask.logical_not() & (torch.rand(200, 392) < 0.5)).view(200, 8, 7, 7).float()
+    by_frame, drawn_by_frame = (x.sum(dim=(2, 3)).var(dim=1).mean() for x in (chosen, drawn))
+    assert by_frame < 0.75 * drawn_by_frame
+    again = choose_running_cells(mask, (8, 7, 7), 0.5).view(200, 8, 7, 7).float()
+    assert not torch.equal(chosen, again)
+    assert choose_running_cells(mask[:, :49].clone().fill_(False), (7, 7), 0.5).sum(dim=1).unique().tolist() == [24]

@@ -157,7 +157,7 @@ def test_the_same_seed_gives_the_released_initial_weights(kind):
 def test_names_and_shapes_of_every_size_equal_the_released(monkeypatch):
     linspace = torch.linspace  # the released constructor reads its values, which meta tensors do not have
     monkeypatch.setattr(torch, "linspace", lambda *args, **_: linspace(*args, device="cpu"))
-    released_names = [name for name in model_names() if hasattr(hiera, name)]
+    released_names = [name for name in model_names() if hasattr(hiera, name) and not name.startswith("mae_")]
     assert len(released_names) == 10
     for name in released_names:
         with torch.device("meta"):
