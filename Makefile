@@ -13,6 +13,7 @@ test: lint
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 $(INSTALLED): setup.py constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -1,12 +1,14 @@
 """Installs the package together with its configs: ``pip install .``"""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="hiera_video",
     version="0.1.0",
     description="Video understanding with spatiotemporal Hiera: pre-training, fine-tuning, multi-view testing",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",

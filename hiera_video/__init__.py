@@ -1,9 +1,9 @@
 """Video understanding with spatiotemporal Hiera.
 
-    import hiera_video as hv
-    model = hv.build_model("hiera_base_16x224", num_classes=400)
-    report = hv.load_weights(model, "hiera_base_16x224.pth")
-    reader = hv.VideoReader("clip.mp4")
+import hiera_video as hv
+model = hv.build_model("hiera_base_16x224", num_classes=400)
+report = hv.load_weights(model, "hiera_base_16x224.pth")
+reader = hv.VideoReader("clip.mp4")
 """
 
 from hiera_video.data.video import VideoDecodeError, VideoReader

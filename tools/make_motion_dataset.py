@@ -29,7 +29,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-VERSION = 1  # of the pictures: raise it with any change to them, so that old folders are not taken for new ones
+VERSION = 2  # of the pictures: raise it with any change to them, so that old folders are not taken for new ones
 X_AXIS, Y_AXIS, TURN_AXIS, SIZE_AXIS = range(4)
 
 # Label -> name, axis of the torus, direction. Names are Something-Something templates without their brackets.
@@ -46,8 +46,9 @@ CLASSES = (
 SPLITS = ("train", "val", "test")
 SSV2_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
-SPEED_RANGE = (0.015, 0.03)  # of an axis a frame
-SIZE_RANGE = (0.14, 0.36)  # reach of the shape from its centre, of the picture's side
+# Of an axis a frame. A turn moves a shape's pixels less than a shift does, so it is faster.
+SPEED_RANGES = {X_AXIS: (0.015, 0.03), Y_AXIS: (0.015, 0.03), TURN_AXIS: (0.025, 0.05), SIZE_AXIS: (0.015, 0.03)}
+SIZE_RANGE = (0.16, 0.36)  # reach of the shape from its centre, of the picture's side
 NOISE_RANGE = (1.0, 8.0)  # standard deviation of the pixels' noise, in levels
 # In levels. Shapes are always brighter than their background: were some darker, a model would first have to learn that
 # an edge may have either sign, and that takes many times more clips.
@@ -93,7 +94,7 @@ def draw_states(rng: np.random.Generator, *, label: int, num_frames: int) -> np.
     _, axis, direction = CLASSES[label]
     start = rng.random(4)
     velocity = np.zeros(4)
-    velocity[axis] = direction * rng.uniform(*SPEED_RANGE)
+    velocity[axis] = direction * rng.uniform(*SPEED_RANGES[axis])
     return (start + np.arange(num_frames)[:, None] * velocity) % 1.0
 
 

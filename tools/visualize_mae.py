@@ -36,9 +36,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", required=True, nargs="+", help="config of the pre-training")
-    parser.add_argument(
-        "--checkpoint", required=True, help="its weights: ours, or a released mae_*.pth"
-    )
+    parser.add_argument("--checkpoint", required=True, help="its weights: ours, or a released mae_*.pth")
     parser.add_argument("--video", required=True, help="the video; its centre clip is shown")
     parser.add_argument("--output-dir", default="output/mae")
     parser.add_argument("--seed", type=int, default=0, help="of the mask")
