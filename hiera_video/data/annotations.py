@@ -338,6 +338,8 @@ def build_video_list(cfg: CfgNode, split: str, *, require_labels: bool = True) -
     data = cfg.DATA
     folder, prefix = data.PATH_TO_DATA_DIR, data.PATH_PREFIX or data.PATH_TO_DATA_DIR
     names = data.CLASS_NAMES_PATH or None
+    if not _SCHEME.match(folder) and not os.path.isdir(folder):
+        raise FileNotFoundError(f"DATA.PATH_TO_DATA_DIR = {folder}: there is no such folder")
     if data.FORMAT == "ssv2":
         source = _find_ssv2_json(folder, "validation" if split == "val" else split)
         videos = load_ssv2_json(source, _find_ssv2_json(folder, "labels"), path_prefix=prefix, suffix=data.VIDEO_SUFFIX)

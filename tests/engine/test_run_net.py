@@ -22,7 +22,9 @@ def test_train_then_test_in_one_command(run_net, tmp_path):
     ("changes", "words"),
     [
         ({"TRAIN.BATCHSIZE": 3}, ["unknown config key TRAIN.BATCHSIZE", "did you mean TRAIN.BATCH_SIZE"]),
-        ({"DATA.PATH_TO_DATA_DIR": "/no/such/folder"}, ["/no/such/folder/train.csv"]),
+        ({"DATA.PATH_TO_DATA_DIR": "/no/such/folder"}, ["DATA.PATH_TO_DATA_DIR = /no/such/folder"]),
+        ({"TEST.ENABLE": True, "TRAIN.ENABLE": False, "DATA.PATH_TO_DATA_DIR": str(ROOT)}, ["no weights to test"]),
+        ({"DATA.PATH_TO_DATA_DIR": str(ROOT)}, [f"{ROOT}/train.csv", "json", "class folders"]),
         ({"DATA.PATH_PREFIX": "/elsewhere"}, ["/elsewhere/", "DATA.PATH_PREFIX"]),
         ({"MODEL.NUM_CLASSES": 7}, ["train.csv", "label 7", "[0, 7)"]),
         ({"TRAIN.BATCH_SIZE": 64}, ["24 videos", "TRAIN.BATCH_SIZE = 64"]),
