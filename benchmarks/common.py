@@ -75,7 +75,7 @@ def print_times(title: str, row: dict[str, float]) -> None:
 
 def print_memory(title: str, row: dict[str, float]) -> None:
     first, second, ratio = row.values()
-    print(f"{title:28}{first:8.0f} MiB{second:8.0f} MiB{ratio:17.2f}x   (second / first {second / first:.2f})")
+    print(f"{title:28}{first:8.0f} MiB{second:8.0f} MiB{ratio:17.2f}x   (inverse {second / first:.2f})")
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, model: str, batch: int) -> None:
