@@ -110,3 +110,14 @@ def test_a_video_counted_twice_is_noticed():
     index = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9])
     with pytest.raises(RuntimeError, match="11 videos, but 11 predictions of 10 of them"):
         test_module._gather(11, [index], [torch.zeros(11, 8)], {})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="pretends to have two GPUs")
+def test_one_process_per_gpu_gives_the_numbers_of_one(make_cfg, checkpoint, tmp_path, monkeypatch):
+    """NUM_GPUS starts the processes itself; without a GPU in them they meet over gloo."""
+    changes = {**NO_TRAINING, "TEST.CHECKPOINT_FILE_PATH": checkpoint}
+    one, _ = run(make_cfg({**changes, "OUTPUT_DIR": tmp_path / "one", "NUM_GPUS": 0}))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    two, table = run(make_cfg({**changes, "OUTPUT_DIR": tmp_path / "two", "NUM_GPUS": 2}))
+    assert (one["top1"], one["top5"], one["num_videos"]) == (two["top1"], two["top5"], two["num_videos"])
+    assert len(table) == 11

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import simplejson
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hiera_video.config import config_from_text
 from hiera_video.engine.checkpoint import find_last_checkpoint, get_best_path, list_checkpoints, load_checkpoint
@@ -215,3 +216,12 @@ def test_a_damaged_checkpoint_is_named(make_cfg):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=path.name):
         run(cfg)
+
+
+def test_tensorboard_events_are_written(make_cfg):
+    cfg = make_cfg({"TENSORBOARD.ENABLE": True, "SOLVER.MAX_EPOCH": 1})
+    run(cfg)
+    events = EventAccumulator(str(Path(cfg.OUTPUT_DIR) / "tensorboard")).Reload()
+    losses = [stats["loss"] for stats in read_metrics(cfg, "train_iter")]
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses)
+    assert events.Scalars("val/top1")[0].value == pytest.approx(read_metrics(cfg, "val_epoch")[0]["top1"])
