@@ -50,10 +50,10 @@ class BadVideos:
         Raises:
             RuntimeError: more than ``limit`` videos are bad.
         """
-        for index, path, reason in batch["bad"]:
+        for index, _, reason in batch["bad"]:
             if index not in self.reasons:
                 self.reasons[index] = reason
-                logger.warning("bad video %d: %s (%s)", len(self.reasons), path, reason)
+                logger.warning("bad video %d: %s", len(self.reasons), reason)
         check_bad_limit(len(self.reasons), self.limit)
 
 

@@ -14,6 +14,7 @@ missing (see `pyav_backend`), and the file is counted by decoding.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ def open_stream(
     Raises:
         VideoDecodeError: the file is not a video, or has no such stream, or nothing can decode that stream.
     """
+    if os.path.getsize(path) == 0:
+        raise VideoDecodeError(f"{path}: the file is empty (0 bytes)")
     try:
         # "file:" keeps a name such as "a:b.mp4" from being read as a protocol; broken metadata texts do not matter.
         container = av.open("file:" + path, metadata_errors="ignore")
