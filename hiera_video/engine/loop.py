@@ -25,8 +25,10 @@ from hiera_video.engine.state import TrainState, save_state, start_or_resume
 from hiera_video.solver.lr_policy import LrPolicy, build_lr_policy
 from hiera_video.solver.optimizer import set_lr
 from hiera_video.utils.distributed import get_device, get_rank, is_initialized, is_main_process
-from hiera_video.utils.logging import log_json_stats
+from hiera_video.utils.logging import get_logger, log_json_stats
 from hiera_video.utils.rng import seed_everything
+
+logger = get_logger(__name__)
 
 # (model as it is called, batch of the loader) -> loss, and tensors to report the mean of
 ComputeLoss = Callable[[nn.Module, dict[str, Any]], tuple[torch.Tensor, dict[str, torch.Tensor]]]
@@ -97,12 +99,13 @@ def train_epoch(
     forward.train()
     meters = TrainMeters(cfg.TRAIN.BATCH_SIZE, accum_steps=num_accum, device=device)
     batches = iter(loader)
-    for step in tqdm(
+    bar = tqdm(
         range(num_steps),
         desc=f"epoch {epoch + 1}/{cfg.SOLVER.MAX_EPOCH}",
         leave=False,
         disable=None if is_main_process() else True,
-    ):
+    )
+    for step in bar:
         lr = compute_lr(epoch + step / num_steps)
         set_lr(state.optimizer, lr)
         for accum in range(num_accum):
@@ -114,7 +117,9 @@ def train_epoch(
             meters.update({"loss": loss, **report})
         _update_weights(cfg, state)
         if (step + 1) % cfg.LOG_PERIOD == 0 or step + 1 == num_steps:
-            _log_step(cfg, state, meters.compute(), lr=lr, step=step, num_steps=num_steps, writer=writer)
+            stats = meters.compute()
+            bar.set_postfix_str(f"loss {stats['loss']:.4f}, {stats['clips_per_sec']:.1f} clips/s")
+            _log_step(cfg, state, stats, lr=lr, step=step, num_steps=num_steps, writer=writer)
 
 
 def _update_weights(cfg: CfgNode, state: TrainState) -> None:
@@ -135,6 +140,8 @@ def _run_validation(cfg: CfgNode, state: TrainState, validate: Validate, writer:
     if is_best:
         state.best_top1 = stats["top1"]
     _log(cfg, {**stats, "best_top1": state.best_top1} if "top1" in stats else stats, writer, step=state.epoch)
+    accuracies = ", ".join(f"{name} {value:.2f} %" for name, value in stats.items() if "top" in name)
+    logger.info("epoch %s validated: %s", stats["epoch"], accuracies)
     return is_best
 
 

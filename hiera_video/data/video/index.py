@@ -91,7 +91,7 @@ def open_stream(
         VideoDecodeError: the file is not a video, or has no such stream, or nothing can decode that stream.
     """
     if os.path.getsize(path) == 0:
-        raise VideoDecodeError(f"{path}: the file is empty (0 bytes)")
+        raise VideoDecodeError("the file is empty (0 bytes)")
     try:
         # "file:" keeps a name such as "a:b.mp4" from being read as a protocol; broken metadata texts do not matter.
         container = av.open("file:" + path, metadata_errors="ignore")
