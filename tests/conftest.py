@@ -1,5 +1,6 @@
 """Fixtures for everybody: small videos whose frame numbers are painted into the picture, and the shared real ones."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,3 +32,13 @@ def shared_videos() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder ../shared/videos is not there")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def restored_logging():
+    """Jobs set up the package's log; the next test must not find it so."""
+    logger = logging.getLogger("hiera_video")
+    before = logger.handlers[:], logger.propagate, logger.level
+    yield
+    logger.handlers[:], logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
