@@ -104,7 +104,10 @@ def test_masks_come_from_the_samples_own_random_stream(make_cfg):
 def test_labels_are_not_needed(make_cfg, motion_dir, tmp_path):
     paths = [line.rsplit(" ", 1)[0] for line in (motion_dir / "train.csv").read_text().splitlines()]
     (tmp_path / "train.csv").write_text("\n".join(f"{motion_dir}/{path}" for path in paths))
-    run(make_cfg({**MAE, "SOLVER.MAX_EPOCH": 1, "MAE.PROBE_PERIOD": 0, "DATA.PATH_TO_DATA_DIR": tmp_path}))
+    cfg = make_cfg({**MAE, "SOLVER.MAX_EPOCH": 1, "MAE.PROBE_PERIOD": 0, "DATA.PATH_TO_DATA_DIR": tmp_path})
+    assert run(cfg)["epoch"] == 1
+    with pytest.raises(ValueError, match=r"train.csv:1: .* is not a path and an integer label"):
+        launch([train], make_cfg({"DATA.PATH_TO_DATA_DIR": tmp_path, "OUTPUT_DIR": tmp_path / "classify"}))
 
 
 def test_fine_tuning_from_pre_training(make_cfg, tmp_path):
