@@ -22,10 +22,12 @@ setup(
         "pytorchvideo>=0.1.5",
         "av>=17.0",
         'decord>=0.6; platform_system == "Linux" and platform_machine == "x86_64"',
+        "fsspec>=2024.2",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.10",
         "numpy>=1.26",
         "pandas>=2.2",
+        "pillow>=10.0",
         "pyarrow>=16",
         "pyyaml>=6.0",
         "safetensors>=0.4.3",
@@ -37,7 +39,10 @@ setup(
     extras_require={
         # FFmpeg's shared libraries must be on the system (Debian package: ffmpeg).
         "torchcodec": ["torchcodec"],
+        # Videos at https://, s3:// and gs:// that are read where they are.
+        "remote": ["fsspec[http,s3,gs]"],
         "test": [
+            "aiohttp>=3.9",
             "hiera-transformer==0.1.4",
             "timm>=1.0",
             "hypothesis>=6.100",

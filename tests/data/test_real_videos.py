@@ -31,14 +31,17 @@ NUM_DECODABLE = {
 @pytest.mark.parametrize("name", NUM_DECODABLE)
 def test_frames_equal_a_full_decode(shared_videos, name):
     path = shared_videos / name
-    with VideoReader(path) as reader:
-        assert len(reader) == NUM_DECODABLE[name]
-        assert len(reader.times_sec) == len(reader)
-        indices = sorted({i for size in (1, 4, 16) for i in random.Random(name).choices(range(len(reader)), k=size)})
-        found = reader.get_frames(indices).numpy()
     expected = decode_plainly(path)
     assert len(expected) == NUM_DECODABLE[name]
-    assert np.array_equal(found, np.stack([expected[i] for i in indices]))
+    draw = random.Random(name)
+    with VideoReader(path) as reader, VideoReader(path, index=reader.index) as indexed, VideoReader(path) as complete:
+        complete._main._leaves_out = False
+        assert len(reader) == NUM_DECODABLE[name]
+        assert len(reader.times_sec) == len(reader)
+        for size in (1, 4, 16):
+            indices = draw.choices(range(len(reader)), k=size)
+            for way in (reader, indexed, complete):
+                assert np.array_equal(way.get_frames(indices).numpy(), np.stack([expected[i] for i in indices]))
 
 
 @pytest.mark.parametrize("backend", ["decord", "torchcodec"])

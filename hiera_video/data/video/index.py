@@ -14,7 +14,6 @@ missing (see `pyav_backend`), and the file is counted by decoding.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from statistics import median
 
 import av
 
+from hiera_video.data.video.source import Source
 from hiera_video.utils.logging import get_logger
 
 _CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # their rules: one packet holds one shown frame
@@ -38,10 +38,13 @@ class VideoDecodeError(RuntimeError):
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """A packet at which decoding may start without any difference to decoding from the start of the stream."""
+    """A packet at which decoding may start without any difference to decoding from the start of the stream.
 
-    position: int  # of the first frame that comes out
-    packet: int  # place in file order
+    Packets before it in the file are shown earlier, packets after it later.
+    """
+
+    position: int  # of its frame, which is the first that comes out
+    pts: int
     seek_timestamp: int
 
 
@@ -49,24 +52,29 @@ class KeyFrame:
 class FrameIndex:
     """The frames of one video stream in presentation order.
 
-    ``pts`` (in ``time_base``) is strictly increasing, or None where time stamps cannot tell frames apart.
-    ``packet_pts`` (in file order), ``keys`` and ``is_seek_safe`` (no key frames but ``keys``, no hidden frames) are
-    filled by a packet scan alone; without them, frames are found by counting from the start.
+    ``pts`` (in ``time_base``) is strictly increasing, a range where evenly spaced, or None where time stamps cannot
+    tell frames apart. ``keys`` and ``is_seek_safe`` (no key frames but ``keys``, no hidden frames) are filled by a
+    packet scan alone; without them, frames are found by counting from the start.
     """
 
     num_frames: int
-    pts: tuple[int, ...] | None
+    pts: Sequence[int] | None
     time_base: Fraction
     duration_sec: float
     fps: float
-    packet_pts: tuple[int, ...] = ()
     keys: tuple[KeyFrame, ...] = ()
     is_seek_safe: bool = False
 
     @property
     def times_sec(self) -> list[float]:
-        """Start of each frame in seconds since the first one; evenly spaced where there are no time stamps to trust."""
+        """Start of each frame in seconds since the first one; evenly spaced where there are no time stamps to trust.
+
+        Raises:
+            ValueError: neither time stamps nor a frame rate are known.
+        """
         if self.pts is None:
+            if not self.fps:
+                raise ValueError("nothing says when these frames were taken: they are pictures without a frame rate")
             return [position / self.fps for position in range(self.num_frames)]
         return [float((pts - self.pts[0]) * self.time_base) for pts in self.pts]
 
@@ -83,18 +91,17 @@ class _Packet:
 
 
 def open_stream(
-    path: str, *, stream_index: int | None, num_threads: int
+    source: Source, *, stream_index: int | None, num_threads: int
 ) -> tuple[av.container.InputContainer, av.VideoStream]:
-    """Opens a local file and picks a video stream: the asked one, or else the first that is not a cover picture.
+    """Opens a file and picks a video stream: the asked one, or else the first that is not a cover picture.
 
     Raises:
         VideoDecodeError: the file is not a video, or has no such stream, or nothing can decode that stream.
     """
-    if os.path.getsize(path) == 0:
+    if source.size_bytes == 0:
         raise VideoDecodeError("the file is empty (0 bytes)")
     try:
-        # "file:" keeps a name such as "a:b.mp4" from being read as a protocol; broken metadata texts do not matter.
-        container = av.open("file:" + path, metadata_errors="ignore")
+        container = source.open()
     except av.FFmpegError as error:
         raise VideoDecodeError(f"cannot be opened as a video: {error.strerror}") from error
     streams = [
@@ -111,32 +118,41 @@ def open_stream(
     return container, streams[0]
 
 
-def decode_index(path: str, *, stream_index: int | None, num_threads: int) -> FrameIndex:
+def decode_index(source: Source, *, stream_index: int | None, num_threads: int) -> FrameIndex:
     """The frames of a file, by decoding all of it; packets that do not decode are passed over, as ffmpeg does.
 
     Raises:
         VideoDecodeError: the file is not a video, or nothing in it decodes.
     """
-    container, stream = open_stream(path, stream_index=stream_index, num_threads=num_threads)
+    container, stream = open_stream(source, stream_index=stream_index, num_threads=num_threads)
     with container:
         errors: list[str] = []
         frames = [(frame.pts, frame.duration) for frame in iterate_frames(container, stream, errors=errors)]
         if not frames:
             raise VideoDecodeError(f"no frame can be decoded: {errors[0] if errors else 'the stream is empty'}")
         if errors:
-            _logger.warning("%s: damaged or truncated (%s); %d frames decode", path, errors[0], len(frames))
+            _logger.warning("%s: damaged or truncated (%s); %d frames decode", source, errors[0], len(frames))
         pts = [stamp for stamp, _ in frames]
         is_timed = None not in pts and all(first < second for first, second in pairwise(pts))
         duration_sec, fps = _compute_timing(stream, pts if is_timed else None, frames[-1][1], len(frames))
-        return FrameIndex(len(frames), tuple(pts) if is_timed else None, stream.time_base, duration_sec, fps)
+        return FrameIndex(len(frames), _compress(pts) if is_timed else None, stream.time_base, duration_sec, fps)
 
 
-def scan_packets(container: av.container.InputContainer, stream: av.VideoStream) -> FrameIndex | None:
-    """The index from the packets alone, or None where they do not tell for sure which frames will come out."""
+def scan_packets(
+    container: av.container.InputContainer, stream: av.VideoStream, *, has_data: bool = True
+) -> FrameIndex | None:
+    """The index from the packets alone, or None where they do not tell for sure which frames will come out.
+
+    Args:
+        container: as opened; it is read to its end.
+        stream: one of its streams.
+        has_data: False where packets come with the right size and no data: any key frame is then taken for one that
+            resets the decoder, which has to be checked before it is used.
+    """
     codec = stream.codec_context.codec.canonical_name
     if container.format.name not in _CONTAINERS or codec not in _CODECS:
         return None
-    extradata = bytes(stream.codec_context.extradata or b"")
+    extradata = bytes(stream.codec_context.extradata or b"") if has_data else None
     try:
         packets = [_note(packet, codec, extradata) for packet in iterate_packets(container, stream)]
     except av.FFmpegError:
@@ -148,19 +164,52 @@ def scan_packets(container: av.container.InputContainer, stream: av.VideoStream)
     shown = sorted((packet.pts, packet.duration) for packet in packets if not packet.is_discard)
     if not shown:
         return None
-    pts = tuple(stamp for stamp, _ in shown)
+    pts = _compress([stamp for stamp, _ in shown])
     keys = _find_keys(packets, pts, seek_by_pts=container.format.name == "matroska,webm")
-    if not keys or keys[0].packet != 0:
+    if not keys or keys[0].pts != stamps[0]:
         return None  # decoding starts in the middle of something: only decoding tells which frames come out
     return FrameIndex(
         len(pts),
         pts,
         stream.time_base,
         *_compute_timing(stream, pts, shown[-1][1], len(pts)),
-        packet_pts=tuple(stamps),
         keys=tuple(keys),
-        is_seek_safe=len(keys) == sum(packet.is_key for packet in packets) and len(pts) == len(packets),
+        is_seek_safe=has_data and len(keys) == sum(packet.is_key for packet in packets) and len(pts) == len(packets),
     )
+
+
+def resets_decoder(packet: av.Packet, codec: str, extradata: bytes) -> bool:
+    """Whether nothing after this key frame can refer to anything before it.
+
+    H.264 and HEVC also mark frames as key where a picture merely becomes good again (intra refresh, open groups of
+    pictures); an IDR picture is the one that forgets. Its type is read from the first NAL unit that holds picture data.
+    """
+    if codec not in ("h264", "hevc"):
+        return True
+    config_byte, idr_types, first_non_picture = (4, (5,), 6) if codec == "h264" else (21, (19, 20), 32)
+    if len(extradata) <= config_byte or extradata[0] != 1:
+        return False  # no length-prefixed units
+    size_bytes = (extradata[config_byte] & 3) + 1
+    data = memoryview(packet)
+    start = 0
+    while start + size_bytes < len(data):
+        header = data[start + size_bytes]
+        unit_type = header & 31 if codec == "h264" else header >> 1 & 63
+        if unit_type < first_non_picture:
+            return unit_type in idr_types
+        start += size_bytes + int.from_bytes(data[start : start + size_bytes], "big")
+    return False
+
+
+def can_leave_out_frames(codec: str, extradata: bytes) -> bool:
+    """Whether a decoder that leaves out "unreferenced" frames still gives all others bit for bit.
+
+    An unreferenced HEVC frame is so within its temporal layer only; a higher layer may still refer to it. So there the
+    stream must have a single layer (byte 21 of its configuration record).
+    """
+    if codec == "hevc":
+        return len(extradata) > 21 and extradata[0] == 1 and extradata[21] >> 3 & 7 == 1
+    return codec in ("h264", "vp9")
 
 
 def iterate_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
@@ -190,7 +239,7 @@ def iterate_frames(
             return
 
 
-def _note(packet: av.Packet, codec: str, extradata: bytes) -> _Packet:
+def _note(packet: av.Packet, codec: str, extradata: bytes | None) -> _Packet:
     return _Packet(
         pts=packet.pts,
         dts=packet.dts,
@@ -198,31 +247,15 @@ def _note(packet: av.Packet, codec: str, extradata: bytes) -> _Packet:
         is_corrupt=packet.is_corrupt,
         is_discard=packet.is_discard,
         is_key=packet.is_keyframe,
-        is_clean_key=packet.is_keyframe and _resets_decoder(packet, codec, extradata),
+        is_clean_key=packet.is_keyframe and (extradata is None or resets_decoder(packet, codec, extradata)),
     )
 
 
-def _resets_decoder(packet: av.Packet, codec: str, extradata: bytes) -> bool:
-    """Whether nothing after this key frame can refer to anything before it.
-
-    H.264 and HEVC also mark frames as key where a picture merely becomes good again (intra refresh, open groups of
-    pictures); an IDR picture is the one that forgets. Its type is read from the first NAL unit that holds picture data.
-    """
-    if codec not in ("h264", "hevc"):
-        return True
-    config_byte, idr_types, first_non_picture = (4, (5,), 6) if codec == "h264" else (21, (19, 20), 32)
-    if len(extradata) <= config_byte or extradata[0] != 1:
-        return False  # no length-prefixed units
-    size_bytes = (extradata[config_byte] & 3) + 1
-    data = memoryview(packet)
-    start = 0
-    while start + size_bytes < len(data):
-        header = data[start + size_bytes]
-        unit_type = header & 31 if codec == "h264" else header >> 1 & 63
-        if unit_type < first_non_picture:
-            return unit_type in idr_types
-        start += size_bytes + int.from_bytes(data[start : start + size_bytes], "big")
-    return False
+def _compress(pts: Sequence[int]) -> Sequence[int]:
+    """The same numbers, as a range where they are evenly spaced."""
+    step = pts[1] - pts[0] if len(pts) > 1 else 1
+    even = range(pts[0], pts[0] + len(pts) * step, step)
+    return even if list(even) == list(pts) else tuple(pts)
 
 
 def _find_keys(packets: Sequence[_Packet], pts: Sequence[int], *, seek_by_pts: bool) -> list[KeyFrame]:
@@ -231,7 +264,11 @@ def _find_keys(packets: Sequence[_Packet], pts: Sequence[int], *, seek_by_pts: b
     latest_before = [stamps[0] - 1, *accumulate(stamps, max)]
     earliest_after = [*accumulate(reversed(stamps), min)][::-1]
     keys = [
-        KeyFrame(bisect_left(pts, packet.pts), i, packet.pts if seek_by_pts or packet.dts is None else packet.dts)
+        KeyFrame(
+            bisect_left(pts, packet.pts),
+            packet.pts,
+            packet.pts if seek_by_pts or packet.dts is None else packet.dts,
+        )
         for i, packet in enumerate(packets)
         if packet.is_clean_key and latest_before[i] < packet.pts == earliest_after[i]
     ]

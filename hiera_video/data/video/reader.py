@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import torch
 
-from hiera_video.data.video.index import VideoDecodeError
+from hiera_video.data.video.frames_backend import FramesBackend, is_frames_path
+from hiera_video.data.video.index import FrameIndex, VideoDecodeError
 from hiera_video.data.video.other_backends import (
     DecordBackend,
     TorchcodecBackend,
@@ -20,8 +21,8 @@ from hiera_video.data.video.other_backends import (
     import_torchcodec,
 )
 from hiera_video.data.video.pyav_backend import PyavBackend
+from hiera_video.data.video.source import LocalSource, find_source
 from hiera_video.utils.logging import get_logger
-from hiera_video.utils.pathmgr import pathmgr
 
 _OTHER_BACKENDS = {"decord": DecordBackend, "torchcodec": TorchcodecBackend}
 _IMPORTS = {"decord": import_decord, "torchcodec": import_torchcodec}
@@ -35,12 +36,15 @@ def available_backends() -> list[str]:
 
 
 class VideoReader:
-    """A video file as a sequence of frames in presentation order.
+    """A video as a sequence of frames in presentation order.
 
     Frame ``i`` is the ``i``-th picture that a decoder shows when it plays the whole stream: hidden frames (edit lists)
     do not count, time stamps need not start at zero or be evenly spaced, a rotation in the file is applied. Whatever
     decodes of a truncated file is the video. If packets in the middle are damaged in a way that only decoding shows,
     ``len`` is corrected, with a warning, when the damage is met. ``backend`` is the one that is really at work.
+
+    Of a remote file only what the wanted frames need is fetched; what a file of another kind than MP4 holds is listed
+    nowhere, so it is read once as a whole, unless ``index`` is given. Frames may also lie on disk as pictures.
 
     Differs: from what "best stream" means to FFmpeg: of several video streams the first is read, as SlowFast and
         PyTorchVideo do; ``stream_index`` chooses another.
@@ -53,15 +57,23 @@ class VideoReader:
         num_threads: int = 1,
         *,
         stream_index: int | None = None,
+        index: FrameIndex | None = None,
+        max_short_side_px: int = 0,
     ) -> None:
         """Opens a video and finds out which frames it has.
 
         Args:
-            path: a local file, or anything that the project's path manager fetches.
+            path: a local file, or a URL that fsspec or the project's path manager (iopath) opens. Or pictures: a
+                folder, in the order of the numbers in their names, or a series such as ``7/%06d.jpg#1-117`` (117 is the
+                last); their ``fps`` is 0.
             backend: "pyav", "decord" or "torchcodec"; all give the same frames. Where decord or torchcodec cannot be
                 trusted with a file, PyAV reads it, and the log says so.
             num_threads: decoding threads; 1 suits data loading by several processes; 0: FFmpeg chooses.
             stream_index: the container's index of the stream to read; None for the first video stream.
+            index: which frames the file has, if known (a manifest's), so that it need not be scanned; decoding notices
+                where it is wrong.
+            max_short_side_px: larger frames are scaled down to this short side while their colours are converted, which
+                costs less than resizing them afterwards and filters more; the numbers differ. 0: never. PyAV only.
 
         Raises:
             ValueError: an unknown backend.
@@ -76,34 +88,59 @@ class VideoReader:
         self.path = os.fspath(path)
         self.backend = backend
         self._frame_shape: tuple[int, ...] | None = None
-        local_path = _fetch(self.path)
-        with _naming(self.path):
-            self._pyav = PyavBackend(local_path, stream_index=stream_index, num_threads=num_threads)
         self._other: DecordBackend | TorchcodecBackend | None = None
         self._is_closed = False
+        if is_frames_path(self.path):
+            self.backend = "pictures"
+            with _naming(self.path):
+                self._main: PyavBackend | FramesBackend = FramesBackend(self.path)
+            return
+        source = find_source(self.path)
+        with _naming(self.path):
+            self._main = PyavBackend(
+                source,
+                stream_index=stream_index,
+                num_threads=num_threads,
+                index=index,
+                max_short_side_px=max_short_side_px,
+            )
         if backend in _OTHER_BACKENDS:
             try:
-                self._other = _OTHER_BACKENDS[backend](local_path, self._pyav)
+                if not isinstance(source, LocalSource):
+                    raise UntrustedBackendError("it is not asked to read remote files")
+                if max_short_side_px:
+                    raise UntrustedBackendError("it does not scale frames while it converts them")
+                self._other = _OTHER_BACKENDS[backend](source.path, self._main)
             except UntrustedBackendError as error:
                 self._fall_back(error)
 
+    @property
+    def index(self) -> FrameIndex:
+        """Which frames there are, as far as is known now."""
+        return self._main.index
+
+    @property
+    def codec(self) -> str:
+        """The codec's usual name, such as "h264"; "pictures" for a folder of frames."""
+        return self._main.codec
+
     def __len__(self) -> int:
-        return self._pyav.index.num_frames
+        return self.index.num_frames
 
     @property
     def fps(self) -> float:
-        """Average frames per second."""
-        return self._pyav.index.fps
+        """Average frames per second; 0 where nothing tells."""
+        return self.index.fps
 
     @property
     def duration_sec(self) -> float:
-        """From the start of the first frame to the end of the last one."""
-        return self._pyav.index.duration_sec
+        """From the start of the first frame to the end of the last one; 0 where nothing tells."""
+        return self.index.duration_sec
 
     @property
     def times_sec(self) -> list[float]:
         """Start of each frame, in seconds since the first one."""
-        return self._pyav.index.times_sec
+        return self.index.times_sec
 
     @property
     def height(self) -> int:
@@ -151,7 +188,7 @@ class VideoReader:
     def close(self) -> None:
         """Closes the file. The length and the times remain known."""
         self._is_closed = True
-        self._pyav.close()
+        self._main.close()
         self._other = None
 
     def __enter__(self) -> VideoReader:
@@ -170,7 +207,7 @@ class VideoReader:
                 return
             except UntrustedBackendError as error:
                 self._fall_back(error)
-        yield from self._pyav.decode(positions)
+        yield from self._main.decode(positions)
 
     def _fall_back(self, error: UntrustedBackendError) -> None:
         _warn_once(self.backend, str(error), self.path)
@@ -190,17 +227,6 @@ def _naming(path: str) -> Iterator[None]:
         yield
     except VideoDecodeError as error:
         raise VideoDecodeError(f"{path}: {error}") from error.__cause__
-
-
-def _fetch(path: str) -> str:
-    """The path of a local copy."""
-    try:
-        local_path = pathmgr.get_local_path(path)
-    except OSError as error:
-        raise FileNotFoundError(f"{path}: cannot be fetched: {error}") from error
-    if not os.path.isfile(local_path):
-        raise FileNotFoundError(f"{path}: {'is not a file' if os.path.exists(local_path) else 'no such file'}")
-    return local_path
 
 
 def _warn_once(backend: str, reason: str, path: str) -> None:

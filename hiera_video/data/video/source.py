@@ -1,0 +1,135 @@
+"""Where the bytes of a video come from: a local file, or a remote one of which only what is needed is fetched."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import BinaryIO, Protocol
+
+import av
+import fsspec
+
+from hiera_video.utils.logging import get_logger
+from hiera_video.utils.pathmgr import pathmgr
+
+_BLOCK_BYTES = 256 * 1024  # of a remote file, fetched at once: about a second of video at the sizes of Kinetics
+_CACHED_BLOCKS = 32  # kept for each open file
+_logger = get_logger(__name__)
+
+
+class Source(Protocol):
+    """A file that can be opened as a container, several times."""
+
+    size_bytes: int
+
+    def open(self) -> av.container.InputContainer:
+        """Raises av.FFmpegError where it is no container."""
+
+
+class LocalSource:
+    """A file of this machine."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size_bytes = os.path.getsize(path)
+
+    def open(self) -> av.container.InputContainer:
+        # "file:" keeps a name such as "a:b.mp4" from being read as a protocol; broken metadata texts do not matter.
+        return av.open("file:" + self.path, metadata_errors="ignore")
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class RemoteSource:
+    """A seekable file elsewhere.
+
+    While ``is_hollow``, reading gives zeros and fetches nothing: a container whose header is known can then tell all
+    its packets' times without their data.
+    """
+
+    def __init__(self, path: str, file: BinaryIO) -> None:
+        self.path = path
+        self.file = file
+        self.size_bytes = file.seek(0, io.SEEK_END)
+        self.is_hollow = False
+
+    def open(self) -> av.container.InputContainer:
+        return av.open(_View(self), metadata_errors="ignore")
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class _View:
+    """One container's place in a remote file; closing the container leaves the file open."""
+
+    def __init__(self, source: RemoteSource) -> None:
+        self._source = source
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        size = max(min(size, self._source.size_bytes - self._position), 0)
+        if self._source.is_hollow:
+            data = bytes(size)
+        else:
+            self._source.file.seek(self._position)
+            data = self._source.file.read(size)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size_bytes}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+
+def find_source(path: str) -> LocalSource | RemoteSource:
+    """A local path, or what fsspec or the project's path manager (iopath) open for a URL.
+
+    A remote file stays where it is if fsspec can seek in it; otherwise the path manager fetches a copy.
+
+    Raises:
+        FileNotFoundError: no such file, or nothing here opens such a URL; the message names the path.
+    """
+    protocol, separator, rest = path.partition("://")
+    if separator and protocol == "file":
+        path, separator = rest, ""
+    if separator:
+        file = _open_remote(path, protocol)
+        if file is not None:
+            return RemoteSource(path, file)
+    try:
+        local_path = pathmgr.get_local_path(path)
+    except OSError as error:
+        raise FileNotFoundError(f"{path}: cannot be fetched: {error}") from error
+    if not os.path.isfile(local_path):
+        raise FileNotFoundError(f"{path}: {_explain_missing(local_path)}")
+    return LocalSource(local_path)
+
+
+def _open_remote(path: str, protocol: str) -> BinaryIO | None:
+    """A seekable file, or None where fsspec does not know the protocol or cannot seek in the file."""
+    try:
+        file_system, path_there = fsspec.url_to_fs(path)
+    except (ValueError, ImportError) as error:
+        _logger.debug("%s: fsspec cannot open %s:// here: %s", path, protocol, error)
+        return None
+    options = {"block_size": _BLOCK_BYTES, "cache_type": "blockcache", "cache_options": {"maxblocks": _CACHED_BLOCKS}}
+    try:
+        file = file_system.open(path_there, "rb", **options)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"{path}: cannot be opened: {error}") from error
+    return file if file.seekable() else None
+
+
+def _explain_missing(path: str) -> str:
+    if os.path.exists(path):
+        return "is not a file"
+    protocol, separator, _ = path.partition("://")
+    if separator:
+        return f"nothing here opens {protocol}:// paths; pip install 'hiera_video[remote]' or fsspec's package for it"
+    return "no such file"
