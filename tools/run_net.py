@@ -1,6 +1,11 @@
 """Pre-train, train and test from configs: ``python tools/run_net.py --cfg FILE [FILE ...] [KEY VALUE ...]``."""
 
+import os
 import sys
+
+# Threads that spin while they wait cost a CPU several times the work itself, once decoding processes want its cores
+# too. OpenMP reads this when torch loads it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from hiera_video.config import describe_keys, dump_config, load_config, parse_args
 from hiera_video.engine.launch import launch

@@ -113,8 +113,9 @@ KEYS: dict[str, Key] = {
     "DATA.FORMAT": Key(
         "kinetics",
         "kinetics: train.csv, val.csv, test.csv with 'path label' lines; ssv2: the official "
-        "json files; folders: <split>/<class>/*.mp4.",
-        _one_of("kinetics", "ssv2", "folders"),
+        "json files; ssv2_frames: these, and pictures instead of videos, which SlowFast's train.csv and val.csv list; "
+        "folders: <split>/<class>/*.mp4.",
+        _one_of("kinetics", "ssv2", "ssv2_frames", "folders"),
     ),
     "DATA.PATH_TO_DATA_DIR": Key("", "Folder of the lists (or of the class folders).", _ANY_STR),
     "DATA.PATH_PREFIX": Key("", "Folder that relative video paths are under; empty: DATA.PATH_TO_DATA_DIR.", _ANY_STR),
@@ -131,6 +132,12 @@ KEYS: dict[str, Key] = {
     ),
     "DATA.MAX_BAD_VIDEOS": Key(
         100, "The job stops when more distinct videos than this cannot be decoded.", _at_least(0)
+    ),
+    "DATA.MANIFEST": Key(
+        "",
+        "What tools/check_dataset.py found out about the videos (path or URL of its Parquet file): they are opened "
+        "without a scan; training leaves out the broken ones, tests name them. Empty: none.",
+        _ANY_STR,
     ),
     # ---- data: which frames
     "DATA.DECODING_BACKEND": Key(

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from fvcore.common.config import CfgNode
 
+from hiera_video.data.frame_lists import load_frame_list
+from hiera_video.data.video import is_series
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.pathmgr import pathmgr
 
@@ -240,7 +242,8 @@ def _check_labels(videos: VideoList, *, num_classes: int, source: str) -> None:
 
 
 def _check_files(paths: np.ndarray, *, source: str) -> None:
-    local = [str(path) for path in paths[_spread(len(paths), _NUM_FILES_CHECKED)] if not _SCHEME.match(path)]
+    chosen = [str(path) for path in paths[_spread(len(paths), _NUM_FILES_CHECKED)]]
+    local = [os.path.dirname(path) if is_series(path) else path for path in chosen if not _SCHEME.match(path)]
     missing = [path for path in local if not os.path.exists(path)]
     if not missing:
         return
@@ -335,14 +338,28 @@ def build_video_list(cfg: CfgNode, split: str, *, require_labels: bool = True) -
         FileNotFoundError: no list or folder of that split, or none of its videos.
         ValueError: an empty list, a line that cannot be read, or a label outside MODEL.NUM_CLASSES.
     """
+    videos, source = build_unchecked_video_list(cfg, split, require_labels=require_labels)
+    check_video_list(videos, num_classes=cfg.MODEL.NUM_CLASSES if require_labels else None, source=source)
+    return videos
+
+
+def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool = True) -> tuple[VideoList, str]:
+    """As `build_video_list`, but without looking at labels and files; and the path of the list, or folder."""
     data = cfg.DATA
     folder, prefix = data.PATH_TO_DATA_DIR, data.PATH_PREFIX or data.PATH_TO_DATA_DIR
     names = data.CLASS_NAMES_PATH or None
     if not _SCHEME.match(folder) and not os.path.isdir(folder):
         raise FileNotFoundError(f"DATA.PATH_TO_DATA_DIR = {folder}: there is no such folder")
-    if data.FORMAT == "ssv2":
+    if data.FORMAT in ("ssv2", "ssv2_frames"):
         source = _find_ssv2_json(folder, "validation" if split == "val" else split)
-        videos = load_ssv2_json(source, _find_ssv2_json(folder, "labels"), path_prefix=prefix, suffix=data.VIDEO_SUFFIX)
+        labels = _find_ssv2_json(folder, "labels")
+        if data.FORMAT == "ssv2":
+            videos = load_ssv2_json(source, labels, path_prefix=prefix, suffix=data.VIDEO_SUFFIX)
+        else:
+            frame_list = os.path.join(folder, f"{split}.csv")
+            videos = _take_series(
+                load_ssv2_json(source, labels, suffix=""), load_frame_list(frame_list), prefix, frame_list
+            )
     elif data.FORMAT == "folders":
         source, train_dir = os.path.join(folder, split), os.path.join(folder, "train")
         if names is None and split != "train" and pathmgr.isdir(train_dir):
@@ -357,8 +374,17 @@ def build_video_list(cfg: CfgNode, split: str, *, require_labels: bool = True) -
             class_names=names,
             require_labels=require_labels,
         )
-    check_video_list(videos, num_classes=cfg.MODEL.NUM_CLASSES if require_labels else None, source=source)
-    return videos
+    return videos, source
+
+
+def _take_series(videos: VideoList, series: Mapping[str, str], prefix: str, source: str) -> VideoList:
+    """The same videos, whose paths were ids, as series of pictures."""
+    missing = [video_id for video_id in videos.paths if video_id not in series]
+    if missing:
+        raise ValueError(f"{source} has no frames of {len(missing)} videos of the split, such as {missing[0]}")
+    return _make_list(
+        [_join_prefix(prefix, series[video_id]) for video_id in videos.paths], videos.labels, videos.class_names
+    )
 
 
 def _find_ssv2_json(folder: str, name: str) -> str:

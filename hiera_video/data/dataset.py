@@ -8,9 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from hiera_video.data.annotations import VideoList
+from hiera_video.data.manifest import Manifest
+from hiera_video.data.transforms import ClipTransform
 from hiera_video.data.video import VideoDecodeError, VideoReader
 from hiera_video.utils.rng import seeded
 
@@ -39,7 +41,7 @@ class VideoDataset(Dataset):
     Args:
         videos: paths and labels.
         clip_sampler: gives the frames of each clip.
-        transform: uint8 (T, H, W, C) frames of one clip -> uint8 (C, T, H, W) or (crops, C, T, H, W).
+        transform: frames of a video -> views of its clips.
         make_mask: draws a mask of one view, bool (U,), from torch's global generator.
         num_samples: clips (calls of sampler and transform) per decoded video; repeated augmentation.
         replace_bad: True (training): a video that cannot be decoded is replaced by another, drawn from the sample's own
@@ -47,6 +49,7 @@ class VideoDataset(Dataset):
         bad_view_shape: (V, C, T, H, W) of such zeros; needed with ``replace_bad=False``.
         seed: first part of each sample's random key.
         decoding_backend: see `VideoReader`.
+        manifest: what is known of the videos: they are opened without a scan, the broken ones not at all.
 
     Raises:
         VideoDecodeError: with ``replace_bad``, when several drawn videos in a row cannot be decoded.
@@ -57,13 +60,14 @@ class VideoDataset(Dataset):
         videos: VideoList,
         *,
         clip_sampler: FrameIndexSampler,
-        transform: Callable[[torch.Tensor], torch.Tensor],
+        transform: ClipTransform,
         make_mask: Callable[[], torch.Tensor] | None = None,
         num_samples: int = 1,
         replace_bad: bool = True,
         bad_view_shape: tuple[int, ...] | None = None,
         seed: int = 0,
         decoding_backend: str = "pyav",
+        manifest: Manifest | None = None,
     ) -> None:
         if not replace_bad and bad_view_shape is None:
             raise ValueError("replace_bad=False needs bad_view_shape, the (V, C, T, H, W) of a sample")
@@ -76,6 +80,7 @@ class VideoDataset(Dataset):
         self.bad_view_shape = bad_view_shape
         self.seed = seed
         self.decoding_backend = decoding_backend
+        self.manifest = manifest
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -110,30 +115,45 @@ class VideoDataset(Dataset):
         return torch.stack(masks)  # (V, U)
 
     def _load_views(self, epoch: int, index: int) -> torch.Tensor:
-        with VideoReader(str(self.videos.paths[index]), backend=self.decoding_backend) as reader:
+        with self._open(index) as reader:
             frames, places = self._load_frames(reader, epoch, index)
-        views = []
-        for number, clip in enumerate(places):  # (T,)
+        frames = self.transform.prepare(frames).unbind()  # N times (h, w, C)
+        num_clips, num_frames = places.shape
+        shape = (num_clips, self.transform.num_crops, 3, num_frames, self.transform.size_px, self.transform.size_px)
+        views = torch.empty(shape, dtype=torch.uint8)
+        for number, clip in enumerate(places.tolist()):
             with seeded(self.seed, epoch, index, number, 1):
-                view = self.transform(frames[clip])  # (C, T, H, W) or (crops, C, T, H, W)
-            views.append(view.reshape(-1, *view.shape[-4:]))  # (crops, C, T, H, W)
-        return torch.cat(views)  # (V, C, T, H, W)
+                self.transform.write_views([frames[place] for place in clip], views[number])
+        return views.flatten(0, 1)  # (V, C, T, H, W)
+
+    def _open(self, index: int) -> VideoReader:
+        path = str(self.videos.paths[index])
+        known = None if self.manifest is None else self.manifest.get_entry(path)
+        if known is None:
+            return VideoReader(path, backend=self.decoding_backend)
+        if known.is_broken:
+            raise VideoDecodeError(f"{path}: {known.status} when the data set was checked ({known.reason}); not opened")
+        return VideoReader(path, backend=self.decoding_backend, index=known.index)
 
     def _load_frames(self, reader: VideoReader, epoch: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The frames that any clip needs, uint8 (frames, H, W, C), and each clip's places among them, (clips, T)."""
         while True:
             length = len(reader)
-            clips = []
-            for view in range(self.num_samples):
-                with seeded(self.seed, epoch, index, view, 0):
-                    clips.append(self.clip_sampler.get_frame_indices(length, reader.fps))
-            positions = np.concatenate(clips)  # (clips, T)
-            wanted, places = np.unique(positions, return_inverse=True)
+            wanted, places = self._choose_frames(reader, epoch, index)
             try:
-                return reader.get_frames(wanted.tolist()), torch.from_numpy(places.reshape(positions.shape))
+                return reader.get_frames(wanted), places
             except VideoDecodeError:
                 if len(reader) == length:
                     raise  # otherwise the reader has met damage and found the video shorter: sample from what there is
+
+    def _choose_frames(self, reader: VideoReader, epoch: int, index: int) -> tuple[list[int], torch.Tensor]:
+        clips = []
+        for view in range(self.num_samples):
+            with seeded(self.seed, epoch, index, view, 0):
+                clips.append(self.clip_sampler.get_frame_indices(len(reader), reader.fps))
+        positions = np.concatenate(clips)  # (clips, T)
+        wanted, places = np.unique(positions, return_inverse=True)
+        return wanted.tolist(), torch.from_numpy(places.reshape(positions.shape))
 
 
 def collate_samples(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -142,7 +162,8 @@ def collate_samples(samples: list[dict[str, Any]]) -> dict[str, Any]:
     Where samples have a mask, ``mask`` is bool (B, V, U).
     """
     batch = {
-        "video": torch.stack([sample["video"] for sample in samples]),
+        # In a worker this stacks in shared memory, so that the batch is not copied again on its way.
+        "video": default_collate([sample["video"] for sample in samples]),
         "label": torch.tensor([sample["label"] for sample in samples]),
         "index": torch.tensor([sample["index"] for sample in samples]),
         "bad": [entry for sample in samples for entry in sample["bad"]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -10,14 +11,17 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Sampler
 
-from hiera_video.data.annotations import build_video_list
+from hiera_video.data.annotations import VideoList, build_video_list
 from hiera_video.data.clip_sampling import build_clip_sampler
 from hiera_video.data.dataset import VideoDataset, collate_samples
+from hiera_video.data.manifest import Manifest, load_manifest
 from hiera_video.data.transforms import build_test_transform, build_train_transform
 from hiera_video.utils.distributed import get_local_world_size, get_rank, get_world_size
+from hiera_video.utils.logging import get_logger
 from hiera_video.utils.rng import compute_seed
 
 _MAX_AUTO_WORKERS = 16
+logger = get_logger(__name__)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -86,7 +90,8 @@ def build_train_loader(cfg: CfgNode, *, make_mask: Callable[[], torch.Tensor] | 
         make_mask: for pre-training, see `VideoDataset`; labels then do not matter.
 
     Raises:
-        ValueError: TRAIN.BATCH_SIZE cannot be divided among the processes.
+        ValueError: TRAIN.BATCH_SIZE cannot be divided among the processes, or DATA.MANIFEST tells of more broken videos
+            than DATA.MAX_BAD_VIDEOS.
     """
     world_size, num_samples = get_world_size(), cfg.AUG.NUM_SAMPLE
     parts = world_size * cfg.TRAIN.GRAD_ACCUM_STEPS * num_samples
@@ -95,15 +100,11 @@ def build_train_loader(cfg: CfgNode, *, make_mask: Callable[[], torch.Tensor] | 
             f"TRAIN.BATCH_SIZE = {cfg.TRAIN.BATCH_SIZE} clips must be a multiple of processes x TRAIN.GRAD_ACCUM_STEPS "
             f"x AUG.NUM_SAMPLE = {world_size} x {cfg.TRAIN.GRAD_ACCUM_STEPS} x {num_samples} = {parts}"
         )
-    dataset = VideoDataset(
-        build_video_list(cfg, "train", require_labels=make_mask is None),
-        clip_sampler=build_clip_sampler(cfg, num_clips=1, is_training=True),
-        transform=build_train_transform(cfg),
-        make_mask=make_mask,
-        num_samples=num_samples,
-        seed=cfg.RNG_SEED,
-        decoding_backend=cfg.DATA.DECODING_BACKEND,
-    )
+    videos = build_video_list(cfg, "train", require_labels=make_mask is None)
+    manifest = _build_manifest(cfg, videos)
+    if manifest is not None:
+        videos = _leave_out_broken(videos, manifest, limit=cfg.DATA.MAX_BAD_VIDEOS)
+    dataset = build_train_dataset(cfg, videos, manifest=manifest, make_mask=make_mask)
     sampler = EpochSampler(
         len(dataset),
         num_samples=num_samples,
@@ -113,6 +114,26 @@ def build_train_loader(cfg: CfgNode, *, make_mask: Callable[[], torch.Tensor] | 
         world_size=world_size,
     )
     return _build_loader(cfg, dataset, sampler, batch_size=cfg.TRAIN.BATCH_SIZE // parts)
+
+
+def build_train_dataset(
+    cfg: CfgNode,
+    videos: VideoList,
+    *,
+    manifest: Manifest | None = None,
+    make_mask: Callable[[], torch.Tensor] | None = None,
+) -> VideoDataset:
+    """Training's samples of a list of videos."""
+    return VideoDataset(
+        videos,
+        clip_sampler=build_clip_sampler(cfg, num_clips=1, is_training=True),
+        transform=build_train_transform(cfg),
+        make_mask=make_mask,
+        num_samples=cfg.AUG.NUM_SAMPLE,
+        seed=cfg.RNG_SEED,
+        decoding_backend=cfg.DATA.DECODING_BACKEND,
+        manifest=manifest,
+    )
 
 
 def build_val_loader(cfg: CfgNode) -> DataLoader:
@@ -134,15 +155,51 @@ def build_test_loader(cfg: CfgNode) -> DataLoader:
 
 
 def _build_eval_dataset(cfg: CfgNode, split: str, *, num_clips: int, num_crops: int, crop_size: int) -> VideoDataset:
+    videos = build_video_list(cfg, split)
     return VideoDataset(
-        build_video_list(cfg, split),
+        videos,
         clip_sampler=build_clip_sampler(cfg, num_clips=num_clips, is_training=False),
         transform=build_test_transform(cfg, num_crops=num_crops, crop_size_px=crop_size),
         replace_bad=False,
         bad_view_shape=(num_clips * num_crops, 3, cfg.DATA.NUM_FRAMES, crop_size, crop_size),
         seed=cfg.RNG_SEED,
         decoding_backend=cfg.DATA.DECODING_BACKEND,
+        manifest=_build_manifest(cfg, videos),
     )
+
+
+def _build_manifest(cfg: CfgNode, videos: VideoList) -> Manifest | None:
+    """What DATA.MANIFEST tells; ValueError where it is about other videos."""
+    path = cfg.DATA.MANIFEST
+    if not path:
+        return None
+    manifest = load_manifest(path)
+    num_known = manifest.count_known(videos.paths)
+    if num_known == 0:
+        raise ValueError(
+            f"DATA.MANIFEST = {path} knows none of the list's {len(videos)} videos, the first of which is "
+            f"{videos.paths[0]}: it is of other lists or of another DATA.PATH_PREFIX. Run tools/check_dataset.py again"
+        )
+    logger.info("%s knows %d of %d videos; they are opened without a scan", path, num_known, len(videos))
+    return manifest
+
+
+def _leave_out_broken(videos: VideoList, manifest: Manifest, *, limit: int) -> VideoList:
+    """The list without the videos of which no frame can be had."""
+    broken = manifest.find_broken(videos.paths)
+    if not broken:
+        return videos
+    counts = Counter(record.status for record in broken.values())
+    told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    if len(broken) > limit:
+        raise ValueError(
+            f"{len(broken)} videos of the training list are known to be broken ({told}), more than "
+            f"DATA.MAX_BAD_VIDEOS = {limit}. Repair or remove them, or raise the limit"
+        )
+    logger.warning("left out of training: %d of %d videos (%s)", len(broken), len(videos), told)
+    is_kept = np.ones(len(videos), dtype=bool)
+    is_kept[list(broken)] = False
+    return VideoList(videos.paths[is_kept], videos.labels[is_kept], videos.class_names)
 
 
 def _build_eval_loader(cfg: CfgNode, dataset: VideoDataset) -> DataLoader:

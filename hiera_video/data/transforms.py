@@ -1,62 +1,77 @@
 """Pixels of a clip: from decoded frames to the views that the model sees, all in uint8.
 
-Between the steps a clip is (T, C, H, W) with the memory of the decoder's (T, H, W, C): torchvision calls that
-channels-last, and its uint8 resize is four times faster on it. Parameters are drawn once a clip, so all frames get the
-same treatment, from the global generators of ``random`` and torch. No step changes its input: frames may be shared by
-views. Normalisation is for the device: `normalize_video`.
+Frames have the decoder's memory, (H, W, C): torchvision calls a stack of them channels-last, and its uint8 resize is
+four times faster on it. What is cut from them is copied once, into the sample's own memory, (C, T, H, W), where
+augmentation changes it in place. Parameters are drawn once a clip, so all frames get the same treatment, from the
+global generators of ``random`` and torch. Frames may be shared by views and are never changed. Normalisation is for the
+device: `normalize_video`; so is random erasing, see erasing.py.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import re
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from fvcore.common.config import CfgNode
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from hiera_video.utils.ptv_compat import RandAugment
-
-Step = Callable[[torch.Tensor], torch.Tensor]
-
-INTERPOLATIONS = {"bilinear": v2.InterpolationMode.BILINEAR, "bicubic": v2.InterpolationMode.BICUBIC}
-ERASE_MODES = ("pixel", "const")
-
-# The grey and the spread that normalisation with the usual 0.45 and 0.225 turns into 0 and 1.
-FILL_LEVEL = round(0.45 * 255)
-NOISE_STD_LEVELS = 0.225 * 255
-
-_MAX_MAGNITUDE = 10
-_RAND_AUGMENT_HELP = (
-    "legal is 'rand-m7-n2-mstd0.5-inc1': m magnitude in [0, 10], n number of operations in [1, 14], mstd spread of the "
-    "magnitude, p chance of each operation in [0, 1] (0.5 if left out), inc1 (needed: strength grows with m)"
+from hiera_video.data.rand_augment import (
+    RandAugment,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+    parse_rand_augment,
 )
 
-
-class RandAugmentSettings(NamedTuple):
-    """What a RandAugment string says."""
-
-    magnitude: float
-    num_layers: int
-    magnitude_std: float
-    prob: float
+INTERPOLATIONS = {"bilinear": v2.InterpolationMode.BILINEAR, "bicubic": v2.InterpolationMode.BICUBIC}
 
 
-class TrainTransform:
+class ClipTransform:
+    """Frames of a video -> views of its clips: `prepare` once a video, `write_views` once a clip.
+
+    Attributes:
+        num_crops: views of a clip.
+        size_px: side of a view.
+    """
+
+    num_crops = 1
+    size_px: int
+
+    def prepare(self, frames: torch.Tensor) -> torch.Tensor:
+        """What clips have in common, done once for each frame: uint8 (N, H, W, C) -> uint8 (N, h, w, C)."""
+        return frames
+
+    def write_views(self, frames: Sequence[torch.Tensor], views: torch.Tensor) -> None:
+        """Draws the parameters of one clip and overwrites `views`.
+
+        Args:
+            frames: T prepared ones, uint8 (h, w, C), not changed.
+            views: uint8 (num_crops, C, T, size_px, size_px), contiguous.
+        """
+        raise NotImplementedError
+
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        """The views of a single clip: uint8 (T, H, W, C) -> uint8 (num_crops, C, T, size_px, size_px), contiguous."""
+        frames = self.prepare(frames)
+        num_frames, _, _, channels = frames.shape
+        views = torch.empty((self.num_crops, channels, num_frames, self.size_px, self.size_px), dtype=torch.uint8)
+        self.write_views(frames.unbind(), views)
+        return views
+
+
+class TrainTransform(ClipTransform):
     """Frames of a clip -> one augmented view.
 
-    Order: crop and resize, flip, colour jitter, RandAugment, random erasing.
+    Order: crop and resize, flip, colour jitter, RandAugment.
 
     Args:
         crop: `RandomResizedCrop` or `ShortSideJitterCrop`.
         flip_prob: chance of a horizontal flip; 0 where left and right are part of the label.
         color_jitter: brightness, contrast and saturation; each factor is drawn from [max(0, 1 - x), 1 + x].
         rand_augment: such as "rand-m7-n2-mstd0.5-inc1"; "" for none.
-        erasing: `RandomErasing`, or None.
 
     Differs: SlowFast augments whole frames before it crops; here, as in timm, the crop comes first, so that no pixel is
         worked on that the crop throws away.
@@ -64,53 +79,55 @@ class TrainTransform:
 
     def __init__(
         self,
-        crop: Step,
+        crop: RandomResizedCrop | ShortSideJitterCrop,
         *,
         flip_prob: float = 0.5,
         color_jitter: Sequence[float] = (0.0, 0.0, 0.0),
         rand_augment: str = "",
-        erasing: Step | None = None,
     ) -> None:
-        self.steps: list[Step] = [crop]
-        if flip_prob > 0:
-            self.steps.append(v2.RandomHorizontalFlip(flip_prob))
-        if any(color_jitter):
-            brightness, contrast, saturation = color_jitter
-            self.steps.append(v2.ColorJitter(brightness, contrast, saturation))
-        if rand_augment:
-            self.steps.append(make_rand_augment(rand_augment))
-        if erasing is not None:
-            self.steps.append(erasing)
+        self.crop = crop
+        self.size_px = crop.size_px
+        self.flip_prob = flip_prob
+        self.color_jitter = v2.ColorJitter(*color_jitter) if any(color_jitter) else None
+        self.rand_augment = RandAugment(parse_rand_augment(rand_augment)) if rand_augment else None
 
-    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """uint8 (T, H, W, C) -> uint8 (C, T, h, w), contiguous."""
+    def prepare(self, frames: torch.Tensor) -> torch.Tensor:
+        """The frames as they are: each clip is cut and resized in its own way."""
         _check_frames(frames)
-        clip = frames.permute(0, 3, 1, 2)  # (T, C, H, W), channels-last
-        for step in self.steps:
-            clip = step(clip)
-        return clip.transpose(0, 1).contiguous()  # (C, T, h, w)
+        return frames
 
+    def write_views(self, frames: Sequence[torch.Tensor], views: torch.Tensor) -> None:
+        """Writes the view of one clip, see `ClipTransform`."""
+        clip = views[0].transpose(0, 1)  # (T, C, h, w)
+        clip.copy_(self._cut(frames))
+        if self.flip_prob > 0 and torch.rand(1) < self.flip_prob:
+            clip.copy_(clip.flip(-1))
+        if self.color_jitter:
+            self._jitter(clip)
+        if self.rand_augment:
+            self.rand_augment(clip)
 
-class TestTransform:
-    """Frames of a clip -> its spatial crops; see `TestCrops` for the arguments."""
+    def _cut(self, frames: Sequence[torch.Tensor]) -> torch.Tensor:
+        top, left, height, width = self.crop.draw_box(*frames[0].shape[:2])
+        box = torch.stack([frame[top : top + height, left : left + width] for frame in frames])  # (T, h, w, C)
+        box = box.permute(0, 3, 1, 2)  # (T, C, h, w), channels-last
+        return F.resize(box, [self.size_px] * 2, interpolation=self.crop.interpolation, antialias=False)
 
-    __test__ = False  # the name is not for pytest
-
-    def __init__(
-        self, *, num_crops: int, short_side_px: int, crop_size_px: int, interpolation: str = "bilinear"
-    ) -> None:
-        self.crops = TestCrops(
-            num_crops=num_crops, short_side_px=short_side_px, crop_size_px=crop_size_px, interpolation=interpolation
+    def _jitter(self, clip: torch.Tensor) -> None:
+        params = self.color_jitter.make_params([])
+        adjustments = (
+            (adjust_brightness, params["brightness_factor"]),
+            (adjust_contrast, params["contrast_factor"]),
+            (adjust_saturation, params["saturation_factor"]),
+            (None, params["hue_factor"]),  # never asked for
         )
-
-    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """uint8 (T, H, W, C) -> uint8 (num_crops, C, T, crop_size_px, crop_size_px), contiguous."""
-        _check_frames(frames)
-        crops = self.crops(frames.permute(0, 3, 1, 2))  # each (T, C, h, w)
-        return torch.stack([crop.transpose(0, 1) for crop in crops])  # (num_crops, C, T, h, w)
+        for number in params["fn_idx"].tolist():
+            adjust, factor = adjustments[number]
+            if factor is not None:
+                adjust(clip, factor)
 
 
-class TestCrops:
+class TestTransform(ClipTransform):
     """Resizes the short side, then cuts square crops at even places along the long side.
 
     Args:
@@ -132,22 +149,35 @@ class TestCrops:
         _check_crop_fits("short_side_px", short_side_px, crop_size_px)
         self.num_crops = num_crops
         self.short_side_px = short_side_px
-        self.crop_size_px = crop_size_px
+        self.size_px = crop_size_px
         self.interpolation = _get_interpolation(interpolation)
 
-    def __call__(self, clip: torch.Tensor) -> list[torch.Tensor]:
-        """uint8 (T, C, H, W) -> `num_crops` views (T, C, crop_size_px, crop_size_px) of one resized clip."""
-        clip = _resize_short_side(clip, self.short_side_px, self.interpolation)
-        size = self.crop_size_px
-        spare_h, spare_w = clip.shape[-2] - size, clip.shape[-1] - size
+    def prepare(self, frames: torch.Tensor) -> torch.Tensor:
+        """Resizes frames, uint8 (N, H, W, C); the same memory where their size is right already."""
+        _check_frames(frames)
+        height, width = frames.shape[1:3]
+        short = min(height, width)
+        size = [height * self.short_side_px // short, width * self.short_side_px // short]
+        channels_last = frames.permute(0, 3, 1, 2)  # (N, C, H, W)
+        resized = F.resize(channels_last, size, interpolation=self.interpolation, antialias=False)
+        return resized.permute(0, 2, 3, 1)  # (N, h, w, C)
+
+    def write_views(self, frames: Sequence[torch.Tensor], views: torch.Tensor) -> None:
+        """Writes the crops of one clip, see `ClipTransform`."""
+        corners = self._find_corners(*frames[0].shape[:2])
+        for t, frame in enumerate(frames):
+            for view, (top, left) in zip(views, corners, strict=True):
+                crop = frame[top : top + self.size_px, left : left + self.size_px]
+                view[:, t].copy_(crop.permute(2, 0, 1))  # (C, h, w)
+
+    def _find_corners(self, height: int, width: int) -> list[tuple[int, int]]:
+        spare_h, spare_w = height - self.size_px, width - self.size_px
         centre_h, centre_w = (spare_h + 1) // 2, (spare_w + 1) // 2
         if self.num_crops == 1:
-            corners = [(centre_h, centre_w)]
-        elif spare_h > spare_w:
-            corners = [(0, centre_w), (centre_h, centre_w), (spare_h, centre_w)]
-        else:
-            corners = [(centre_h, 0), (centre_h, centre_w), (centre_h, spare_w)]
-        return [clip[..., top : top + size, left : left + size] for top, left in corners]
+            return [(centre_h, centre_w)]
+        if spare_h > spare_w:
+            return [(0, centre_w), (centre_h, centre_w), (spare_h, centre_w)]
+        return [(centre_h, 0), (centre_h, centre_w), (centre_h, spare_w)]
 
 
 class RandomResizedCrop:
@@ -173,13 +203,14 @@ class RandomResizedCrop:
         for name, (low, high), limit in (("scale", scale, 1.0), ("ratio", ratio, math.inf)):
             if not 0 < low <= high <= limit:
                 raise ValueError(f"{name} is {(low, high)}; legal are 0 < low <= high" + (" <= 1" * (limit == 1)))
-        self._crop = v2.RandomResizedCrop(
-            size_px, tuple(scale), tuple(ratio), interpolation=_get_interpolation(interpolation), antialias=False
-        )
+        self.size_px = size_px
+        self.interpolation = _get_interpolation(interpolation)
+        self._crop = v2.RandomResizedCrop(size_px, tuple(scale), tuple(ratio))
 
-    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
-        """uint8 (T, C, H, W) -> uint8 (T, C, size_px, size_px)."""
-        return self._crop(clip)
+    def draw_box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a box in frames of this size."""
+        params = self._crop.make_params([torch.empty(0, height, width)])
+        return params["top"], params["left"], params["height"], params["width"]
 
 
 class ShortSideJitterCrop:
@@ -207,121 +238,12 @@ class ShortSideJitterCrop:
         self.size_px = size_px
         self.interpolation = _get_interpolation(interpolation)
 
-    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
-        """uint8 (T, C, H, W) -> uint8 (T, C, size_px, size_px)."""
-        height, width = clip.shape[-2:]
+    def draw_box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a box in frames of this size."""
         short_side = random.randint(*self.short_side_range_px)
         side = max(1, round(self.size_px * min(height, width) / short_side))
         top, left = random.randint(0, height - side), random.randint(0, width - side)
-        return F.resized_crop(
-            clip, top, left, side, side, [self.size_px] * 2, interpolation=self.interpolation, antialias=False
-        )
-
-
-class RandomErasing:
-    """Covers boxes, the same in all frames, with noise or grey.
-
-    Args:
-        prob: chance that a clip is erased.
-        mode: "pixel": noise, new in each frame; "const": grey.
-        count: number of boxes; the area is divided among them.
-        area_range: range of the erased share of the picture.
-        min_aspect: height / width of a box is drawn log-uniformly from [min_aspect, 1 / min_aspect].
-
-    Follows: timm's RandomErasing as SlowFast uses it on clips ("cube").
-    Differs: works before normalisation, on uint8. With mean 0.45 and std 0.225 the noise is there normal with mean 0
-        and deviation 1, but cut off where pixels end, at -2 and 2.4; the grey is 0.
-    """
-
-    def __init__(
-        self,
-        prob: float,
-        *,
-        mode: str = "pixel",
-        count: int = 1,
-        area_range: tuple[float, float] = (0.02, 1 / 3),
-        min_aspect: float = 0.3,
-    ) -> None:
-        if mode not in ERASE_MODES:
-            raise ValueError(f"mode of random erasing is {mode!r}; legal are {ERASE_MODES}")
-        if count < 1:
-            raise ValueError(f"count of random erasing is {count}; it must be at least 1")
-        self.prob = prob
-        self.mode = mode
-        self.count = count
-        self.area_range = area_range
-        self.min_aspect = min_aspect
-
-    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
-        """uint8 (T, C, H, W) -> the same, or a changed copy."""
-        if random.random() >= self.prob:
-            return clip
-        clip = clip.clone()
-        for _ in range(self.count):
-            box = self._draw_box(*clip.shape[-2:])
-            if box is not None:
-                top, left, height, width = box
-                area = clip[..., top : top + height, left : left + width]
-                area.copy_(self._make_fill(area))
-        return clip
-
-    def _draw_box(self, height: int, width: int) -> tuple[int, int, int, int] | None:
-        for _ in range(10):
-            area = random.uniform(*self.area_range) * height * width / self.count
-            aspect = math.exp(random.uniform(math.log(self.min_aspect), -math.log(self.min_aspect)))
-            box_height, box_width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-            if 0 < box_height < height and 0 < box_width < width:
-                top, left = random.randint(0, height - box_height), random.randint(0, width - box_width)
-                return top, left, box_height, box_width
-        return None
-
-    def _make_fill(self, area: torch.Tensor) -> torch.Tensor:
-        if self.mode == "const":
-            return torch.full_like(area, FILL_LEVEL)
-        noise = torch.empty(area.shape).normal_(FILL_LEVEL, NOISE_STD_LEVELS)
-        return noise.round_().clamp_(0, 255)
-
-
-def parse_rand_augment(text: str) -> RandAugmentSettings:
-    """Reads timm's notation, such as "rand-m7-n2-mstd0.5-inc1" (the paper's "RandAug (7, 0.5)").
-
-    Raises:
-        ValueError: the text is not of this form, or asks for what PyTorchVideo's RandAugment cannot do.
-    """
-    head, *parts = text.split("-")
-    values: dict[str, str] = {}
-    for part in parts:
-        match = re.fullmatch(r"(mstd|inc|m|n|p)(\d+(?:\.\d+)?)", part)
-        if match is None or match[1] in values:
-            raise ValueError(f"RandAugment {text!r}: part {part!r} is not understood; {_RAND_AUGMENT_HELP}")
-        values[match[1]] = match[2]
-    if head != "rand" or "m" not in values or values.pop("inc", "0") != "1" or "." in values.get("n", ""):
-        raise ValueError(f"RandAugment {text!r}: {_RAND_AUGMENT_HELP}")
-    settings = RandAugmentSettings(
-        magnitude=float(values["m"]),
-        num_layers=int(values.get("n", 2)),
-        magnitude_std=float(values.get("mstd", 0.0)),
-        prob=float(values.get("p", 0.5)),
-    )
-    if settings.magnitude > _MAX_MAGNITUDE or not 1 <= settings.num_layers <= 14 or settings.prob > 1:
-        raise ValueError(f"RandAugment {text!r}: {_RAND_AUGMENT_HELP}")
-    return settings
-
-
-def make_rand_augment(text: str) -> RandAugment:
-    """PyTorchVideo's RandAugment on uint8 (T, C, H, W); places that a shift or rotation leaves empty become grey.
-
-    Follows: timm's increasing set, whose strengths PyTorchVideo's agree with.
-    Differs: 14 operations, not 15 (no SolarizeAdd), and those of one clip are all different.
-    """
-    settings = parse_rand_augment(text)
-    return RandAugment(
-        magnitude=settings.magnitude,
-        num_layers=settings.num_layers,
-        prob=settings.prob,
-        transform_hparas={"fill": (FILL_LEVEL,) * 3},
-        sampling_hparas={"sampling_std": settings.magnitude_std},
-    )
+        return top, left, side, side
 
 
 def normalize_video(
@@ -339,13 +261,6 @@ def normalize_video(
     scale, shift = (x.to(video.device, torch.float32) for x in (1 / (255 * std_), -mean_ / std_))
     result = video.to(torch.float32)
     return torch.addcmul(shift, result, scale, out=result).to(dtype)
-
-
-def _resize_short_side(clip: torch.Tensor, short_side_px: int, interpolation: v2.InterpolationMode) -> torch.Tensor:
-    height, width = clip.shape[-2:]
-    short = min(height, width)
-    size = [height * short_side_px // short, width * short_side_px // short]
-    return F.resize(clip, size, interpolation=interpolation, antialias=False)
 
 
 def _get_interpolation(name: str) -> v2.InterpolationMode:
@@ -370,7 +285,7 @@ def build_train_transform(cfg: CfgNode) -> TrainTransform:
     """The augmentation that DATA and AUG ask for."""
     data, aug = cfg.DATA, cfg.AUG
     if data.TRAIN_JITTER_SCALES_RELATIVE:
-        crop: Step = RandomResizedCrop(
+        crop: RandomResizedCrop | ShortSideJitterCrop = RandomResizedCrop(
             data.TRAIN_CROP_SIZE,
             scale=tuple(data.TRAIN_JITTER_SCALES_RELATIVE),
             ratio=tuple(data.TRAIN_JITTER_ASPECT_RELATIVE or (1.0, 1.0)),
@@ -383,7 +298,6 @@ def build_train_transform(cfg: CfgNode) -> TrainTransform:
         flip_prob=0.5 if data.RANDOM_FLIP else 0.0,
         color_jitter=(aug.COLOR_JITTER,) * 3,
         rand_augment=aug.AA_TYPE,
-        erasing=RandomErasing(aug.RE_PROB, mode=aug.RE_MODE, count=aug.RE_COUNT) if aug.RE_PROB else None,
     )
 
 

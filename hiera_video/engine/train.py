@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from hiera_video.data.erasing import build_erasing
 from hiera_video.data.loader import build_train_loader, build_val_loader
 from hiera_video.data.mix import build_mix
 from hiera_video.engine.batch import to_model_input
@@ -28,11 +29,12 @@ def train(cfg: CfgNode) -> None:
     model = build_model_from_cfg(cfg, crop_size=cfg.DATA.TRAIN_CROP_SIZE).to(device)
     train_loader = build_train_loader(cfg)
     val_loader = build_val_loader(cfg) if cfg.TRAIN.EVAL_PERIOD else None
-    mix = build_mix(cfg)
+    erase, mix = build_erasing(cfg), build_mix(cfg)
 
     def compute_loss(forward: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
         label = batch["label"].to(device, non_blocking=True).repeat_interleave(batch["video"].shape[1])  # (B*V,)
+        clips = erase(clips) if erase else clips
         clips, target = mix(clips, label) if mix else (clips, label)
         logits = forward(clips)  # (B*V, K)
         return F.cross_entropy(logits.float(), target), compute_train_accuracy(logits.detach(), target)

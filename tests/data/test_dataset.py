@@ -12,8 +12,9 @@ from hiera_video.data.annotations import VideoList
 from hiera_video.data.clip_sampling import PytorchVideoClipSampler, RandomClipSampler, UniformClipSampler
 from hiera_video.data.dataset import VideoDataset, collate_samples
 from hiera_video.data.loader import EpochSampler
-from hiera_video.data.transforms import RandomResizedCrop, TestTransform, TrainTransform
+from hiera_video.data.transforms import ClipTransform, RandomResizedCrop, TestTransform, TrainTransform
 from hiera_video.data.video import VideoDecodeError, VideoReader
+from hiera_video.utils.rng import seeded
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +48,16 @@ def train_set(videos, **changes):
     return VideoDataset(videos, **(arguments | changes))
 
 
-def keep_pixels(frames):
-    return frames.permute(3, 0, 1, 2)  # (T, H, W, C) -> (C, T, H, W)
+class KeepPixels(ClipTransform):
+    """Whole frames, squeezed to squares."""
+
+    size_px = 64
+
+    def prepare(self, frames):
+        return frames[:, :, torch.arange(64) * frames.shape[2] // 64]
+
+    def write_views(self, frames, views):
+        views.copy_(torch.stack(frames).permute(3, 0, 1, 2)[None])  # (1, C, T, H, W)
 
 
 def numbers(clip):
@@ -119,6 +128,35 @@ def test_views_of_a_test_sample(videos):
         assert torch.equal(sample["video"][3 * clip : 3 * clip + 3], expected)
 
 
+def test_training_views_are_those_of_each_clip_alone(videos):
+    """Clips that share decoded frames, against the plain way: each clip by itself, under the view's own seed."""
+    dataset = train_set(videos, num_samples=3, clip_sampler=RandomClipSampler(16, 1, 25))
+    sample = dataset[2, 1]["video"]
+    frames = VideoReader(videos.paths[1]).get_frames(range(30))
+    for view in range(3):
+        with seeded(7, 2, 1, view, 0):
+            indices = dataset.clip_sampler.get_frame_indices(30, 25.0)[0]
+        with seeded(7, 2, 1, view, 1):
+            expected = augment()(frames[torch.from_numpy(indices)])
+        assert torch.equal(sample[view], expected[0])
+
+
+def test_a_frame_is_prepared_once(videos):
+    """Resizing is done for the frames that clips share, not for the clips."""
+    prepared = []
+
+    class Counting(TestTransform):
+        def prepare(self, frames):
+            prepared.append(len(frames))
+            return super().prepare(frames)
+
+    transform = Counting(num_crops=3, short_side_px=48, crop_size_px=32)
+    sampler = UniformClipSampler(16, 1, 25, 5, use_offset_sampling=True)
+    sample = train_set(videos, clip_sampler=sampler, transform=transform, num_samples=1)[0]
+    assert sample["video"].shape == (15, 3, 16, 32, 32) and sample["video"].is_contiguous()
+    assert prepared == [len(np.unique(sampler.get_frame_indices(30, 25.0)))] and prepared[0] <= 30
+
+
 def test_a_video_is_opened_and_decoded_once(videos, monkeypatch):
     opened, asked = [], []
 
@@ -132,7 +170,7 @@ def test_a_video_is_opened_and_decoded_once(videos, monkeypatch):
             return super().get_frames(indices)
 
     monkeypatch.setattr(dataset_module, "VideoReader", Counting)
-    sample = train_set(videos, num_samples=4, clip_sampler=RandomClipSampler(16, 1, 25), transform=keep_pixels)[0]
+    sample = train_set(videos, num_samples=4, clip_sampler=RandomClipSampler(16, 1, 25), transform=KeepPixels())[0]
     assert opened == [videos.paths[0]] and len(asked) == 1
     assert asked[0] == sorted(set(asked[0])), "a frame that several clips share is decoded once"
     shown = [numbers(clip) for clip in sample["video"]]
@@ -167,7 +205,7 @@ def test_a_list_of_broken_videos_stops(tmp_path):
 
 def test_pytorchvideos_sampler_can_be_plugged_in(videos):
     sampler = PytorchVideoClipSampler(PtvRandomClipSampler(clip_duration=0.4), num_frames=5, max_clips=1)
-    dataset = train_set(videos, clip_sampler=sampler, transform=keep_pixels, num_samples=3)
+    dataset = train_set(videos, clip_sampler=sampler, transform=KeepPixels(), num_samples=3)
     first, again = dataset[0, 1]["video"], dataset[0, 1]["video"]
     assert torch.equal(first, again) and first.shape[:3] == (3, 3, 5)
     shown = [numbers(clip) for clip in first]

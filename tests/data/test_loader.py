@@ -1,7 +1,10 @@
 """Which videos come in which order: epochs, ranks, and the three formats of lists."""
 
+import os
+import re
 import shutil
 from itertools import chain
+from pathlib import Path
 
 import pytest
 from video_factory import write_video
@@ -128,3 +131,24 @@ def test_batch_must_divide_among_processes(three_forms, monkeypatch):
     monkeypatch.setattr("hiera_video.data.loader.get_world_size", lambda: 4)
     with pytest.raises(ValueError, match=r"TRAIN.BATCH_SIZE = 2 .*processes.* 4 x 1 x 1 = 4"):
         build_train_loader(make_cfg(three_forms))
+
+
+def measure_resident_mib(processes):
+    """Memory that is these processes' own, with their part of what they share (Linux)."""
+    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in processes]
+    return sum(int(re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)[1]) for text in texts) / 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's accounting of memory")
+def test_memory_stays_flat_over_2000_samples(painted_video, tmp_path):
+    paths = [painted_video("h264.mp4"), painted_video("flat.avi", codec="mpeg4"), painted_video("flat.mkv")]
+    (tmp_path / "train.csv").write_text("".join(f"{paths[i % 3]} 0\n" for i in range(2000)))
+    opts = ["DATA.PATH_TO_DATA_DIR", str(tmp_path), "TRAIN.BATCH_SIZE", "8", "DATA_LOADER.NUM_WORKERS", "2"]
+    opts += ["DATA.TRAIN_JITTER_SCALES", "[64, 80]", "DATA.TRAIN_CROP_SIZE", "64", "MODEL.NUM_CLASSES", "2"]
+    loader = build_train_loader(load_config([], [*opts, "AUG.AA_TYPE", "rand-m7-n2-mstd0.5-inc1"]))
+    batches = iter(loader)
+    pids = [os.getpid(), *(worker.pid for worker in batches._workers)]
+    # not after the last batch, with which the workers end
+    after_200, at_end = [measure_resident_mib(pids) for i, _ in enumerate(batches, start=1) if i in (25, 249)]
+    assert at_end <= 1.05 * after_200

@@ -1,10 +1,12 @@
 """Video files: how many frames, how fast, and exactly the frames asked for. Alone imports av, decord and torchcodec.
 
-`reader` is what the rest of the package uses; `index` finds out which frames a file really has; `pyav_backend` and
-`other_backends` decode; `ptv` plugs our reader into PyTorchVideo's datasets (import it by name: it is slow to import).
+`reader` is what the rest of the package uses; `source` opens files, also remote ones; `index` finds out which frames a
+file really has; `pyav_backend` and `other_backends` decode, `frames_backend` reads pictures; `ptv` plugs our reader
+into PyTorchVideo's datasets (import it by name: it is slow to import).
 """
 
+from hiera_video.data.video.frames_backend import is_series
 from hiera_video.data.video.index import VideoDecodeError
 from hiera_video.data.video.reader import VideoReader, available_backends
 
-__all__ = ["VideoDecodeError", "VideoReader", "available_backends"]
+__all__ = ["VideoDecodeError", "VideoReader", "available_backends", "is_series"]

@@ -20,9 +20,14 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _SERIES = re.compile(r"(?P<before>.*)%0(?P<digits>\d+)d(?P<after>[^/]*)#(?P<first>\d+)-(?P<last>\d+)")
 
 
+def is_series(path: str) -> bool:
+    """Whether a path names a series of pictures."""
+    return _SERIES.fullmatch(path) is not None
+
+
 def is_frames_path(path: str) -> bool:
     """Whether a path names pictures and not a video file: a local folder or a series."""
-    return _SERIES.fullmatch(path) is not None or os.path.isdir(path)
+    return is_series(path) or os.path.isdir(path)
 
 
 class FramesBackend:

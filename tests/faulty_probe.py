@@ -1,0 +1,23 @@
+"""Stands in for a probe in worker processes: some names bring the decoder down."""
+
+import os
+import signal
+import time
+
+from hiera_video.data.probe import probe_video
+
+
+def probe(path, **options):
+    """As `probe_video`, but dies or hangs on files so named, as a decoder in C can."""
+    if "segfault" in path:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "exit" in path:
+        os._exit(3)
+    while "endless" in path:
+        time.sleep(1)
+    return probe_video(path, **options)
+
+
+def cannot_start(*_):
+    """Stands in for what a worker process runs first."""
+    raise ImportError("planted: something is not installed")
