@@ -3,9 +3,9 @@
 import os
 import sys
 
-# Threads that spin while they wait cost a CPU several times the work itself, once decoding processes want its cores
-# too. OpenMP reads this when torch loads it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# By default OpenMP's threads wait for each other by spinning, at the price of several times the work itself once
+# decoding processes want the same cores. This limits it to some microseconds; it is read when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from hiera_video.config import describe_keys, dump_config, load_config, parse_args
 from hiera_video.engine.launch import launch

@@ -25,6 +25,8 @@ def _check_task(cfg: CfgNode) -> None:
         raise ValueError("TEST.ENABLE = True, but TASK = pretrain has no classes to test; fine-tune first")
     if cfg.TASK == "pretrain" and cfg.MIXUP.ENABLE:
         raise ValueError("MIXUP.ENABLE = True mixes labels, which TASK = pretrain does not have")
+    if cfg.TASK == "pretrain" and cfg.AUG.RE_PROB:
+        raise ValueError(f"AUG.RE_PROB = {cfg.AUG.RE_PROB}: TASK = pretrain hides mask units and erases nothing; set 0")
 
 
 def _check_data(cfg: CfgNode) -> None:
@@ -53,6 +55,12 @@ def _check_data(cfg: CfgNode) -> None:
         raise ValueError(
             f"DATA.TRAIN_JITTER_SCALES[0] = {short_side} is the short side of a test with one crop and must be at "
             f"least DATA.TEST_CROP_SIZE = {cfg.DATA.TEST_CROP_SIZE}"
+        )
+    needed = max(short_side, crop, cfg.DATA.TEST_CROP_SIZE)
+    if 0 < cfg.DATA.MAX_SHORT_SIDE < needed:
+        raise ValueError(
+            f"DATA.MAX_SHORT_SIDE = {cfg.DATA.MAX_SHORT_SIDE} is less than crops and their margin need: 0 (off), or at "
+            f"least {needed}"
         )
 
 

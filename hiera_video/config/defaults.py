@@ -139,6 +139,12 @@ KEYS: dict[str, Key] = {
         "without a scan; training leaves out the broken ones, tests name them. Empty: none.",
         _ANY_STR,
     ),
+    "DATA.MAX_SHORT_SIDE": Key(
+        0,
+        "Larger frames are scaled down to this short side, px, while their colours are converted: faster for videos "
+        "much larger than the crops, but other pixels than a full decode and a resize give. 0: never.",
+        _at_least(0),
+    ),
     # ---- data: which frames
     "DATA.DECODING_BACKEND": Key(
         "pyav", "Video decoder; all give the same frames.", _one_of("pyav", "decord", "torchcodec")

@@ -49,6 +49,7 @@ class VideoDataset(Dataset):
         bad_view_shape: (V, C, T, H, W) of such zeros; needed with ``replace_bad=False``.
         seed: first part of each sample's random key.
         decoding_backend: see `VideoReader`.
+        max_short_side_px: see `VideoReader`.
         manifest: what is known of the videos: they are opened without a scan, the broken ones not at all.
 
     Raises:
@@ -67,6 +68,7 @@ class VideoDataset(Dataset):
         bad_view_shape: tuple[int, ...] | None = None,
         seed: int = 0,
         decoding_backend: str = "pyav",
+        max_short_side_px: int = 0,
         manifest: Manifest | None = None,
     ) -> None:
         if not replace_bad and bad_view_shape is None:
@@ -79,7 +81,7 @@ class VideoDataset(Dataset):
         self.replace_bad = replace_bad
         self.bad_view_shape = bad_view_shape
         self.seed = seed
-        self.decoding_backend = decoding_backend
+        self._reader_options = {"backend": decoding_backend, "max_short_side_px": max_short_side_px}
         self.manifest = manifest
 
     def __len__(self) -> int:
@@ -130,10 +132,10 @@ class VideoDataset(Dataset):
         path = str(self.videos.paths[index])
         known = None if self.manifest is None else self.manifest.get_entry(path)
         if known is None:
-            return VideoReader(path, backend=self.decoding_backend)
+            return VideoReader(path, **self._reader_options)
         if known.is_broken:
             raise VideoDecodeError(f"{path}: {known.status} when the data set was checked ({known.reason}); not opened")
-        return VideoReader(path, backend=self.decoding_backend, index=known.index)
+        return VideoReader(path, **self._reader_options, index=known.index)
 
     def _load_frames(self, reader: VideoReader, epoch: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The frames that any clip needs, uint8 (frames, H, W, C), and each clip's places among them, (clips, T)."""

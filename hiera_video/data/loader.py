@@ -132,6 +132,7 @@ def build_train_dataset(
         num_samples=cfg.AUG.NUM_SAMPLE,
         seed=cfg.RNG_SEED,
         decoding_backend=cfg.DATA.DECODING_BACKEND,
+        max_short_side_px=cfg.DATA.MAX_SHORT_SIDE,
         manifest=manifest,
     )
 
@@ -164,6 +165,7 @@ def _build_eval_dataset(cfg: CfgNode, split: str, *, num_clips: int, num_crops: 
         bad_view_shape=(num_clips * num_crops, 3, cfg.DATA.NUM_FRAMES, crop_size, crop_size),
         seed=cfg.RNG_SEED,
         decoding_backend=cfg.DATA.DECODING_BACKEND,
+        max_short_side_px=cfg.DATA.MAX_SHORT_SIDE,
         manifest=_build_manifest(cfg, videos),
     )
 

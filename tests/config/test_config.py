@@ -61,6 +61,11 @@ def test_config_is_frozen_and_survives_a_round_trip():
         (["TASK", "pretrain"], ["TASK = pretrain", "hiera_base_16x224", "mae_hiera_"]),
         (["MODEL.MODEL_NAME", "mae_hiera_base_16x224"], ["TASK = classify", "mae_hiera_base_16x224"]),
         (["DATA.TRAIN_JITTER_ASPECT_RELATIVE", "[0.5, 2]"], ["DATA.TRAIN_JITTER_SCALES_RELATIVE"]),
+        (["DATA.MAX_SHORT_SIDE", "240"], ["DATA.MAX_SHORT_SIDE = 240", "at least 256"]),
+        (
+            ["TASK", "pretrain", "MODEL.MODEL_NAME", "mae_hiera_base_16x224", "AUG.RE_PROB", "0.25"],
+            ["AUG.RE_PROB = 0.25", "set 0"],
+        ),
     ],
 )
 def test_a_wrong_pair_names_key_value_and_what_is_legal(pairs, words):

@@ -73,6 +73,7 @@ def test_a_resumed_run_is_the_same_run(make_cfg, tmp_path):
         "MODEL.DROP_PATH_RATE": 0.2,
         "MODEL.DROPOUT_RATE": 0.2,
         "MIXUP.ENABLE": True,
+        "AUG.RE_PROB": 0.5,
         "AUG.NUM_SAMPLE": 2,
         "SOLVER.EMA_DECAY": 0.9,
         "TRAIN.EVAL_PERIOD": 2,
