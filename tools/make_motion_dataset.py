@@ -8,7 +8,8 @@ to its smallest. A clip starts at a uniformly random point and moves along one a
 eight classes. Whatever the class, a single frame is a uniformly random point, so it says nothing about the class.
 
 The lists come in two forms: train.csv, val.csv and test.csv as for Kinetics (paths relative to the folder), and ssv2/
-with the files of Something-Something V2 (videos: <output dir>/videos/<id>.mp4).
+with the files of Something-Something V2 (videos: <output dir>/videos/<id>.mp4). few_labels/ has lists of Kinetics' form
+again, with only the first 10 training videos of each class, to show what pre-training on the others is worth.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ NOISE_RANGE = (1.0, 8.0)  # standard deviation of the pixels' noise, in levels
 BACKGROUND_RANGE = (20, 110)
 SHAPE_RANGE = (150, 255)
 MASK_PX = 96
+FEW_PER_CLASS = 10
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,8 @@ def write_lists(output_dir: Path, clips: list[Clip]) -> None:
         chosen = [clip for clip in clips if clip.split == split]
         lines = "".join(f"videos/{clip.index}.mp4 {clip.label}\n" for clip in chosen)
         _write_text(output_dir / f"{split}.csv", lines)
+        few = lines.splitlines(keepends=True)[: FEW_PER_CLASS * len(CLASSES)]  # labels take turns
+        _write_text(output_dir / "few_labels" / f"{split}.csv", "".join(few) if split == "train" else lines)
         entries = [_make_ssv2_entry(clip) for clip in chosen]
         _write_text(output_dir / "ssv2" / f"{SSV2_NAMES[split]}.json", json.dumps(entries, indent=0))
 
@@ -233,14 +237,15 @@ def make_dataset(output_dir: Path, settings: Settings, *, workers: int = 1, show
         raise ValueError(f"{output_dir} holds a motion data set with {changes}; remove it or take another --output-dir")
     clips = list_clips(settings)
     (output_dir / "videos").mkdir(parents=True, exist_ok=True)
-    (output_dir / "ssv2").mkdir(exist_ok=True)
+    for folder in ("ssv2", "few_labels"):
+        (output_dir / folder).mkdir(exist_ok=True)
+    write_lists(output_dir, clips)
     if state is not None and state["complete"] and all(_has_video(output_dir, clip) for clip in clips):
         return False
     _write_text(state_path, json.dumps({"settings": wanted, "complete": False}, indent=1))
     made = _make_clips(output_dir, settings, clips, workers)
     for _ in tqdm(made, total=len(clips), unit="clip", desc="motion data set", disable=None if show_progress else True):
         pass
-    write_lists(output_dir, clips)
     _write_text(state_path, json.dumps({"settings": wanted, "complete": True}, indent=1))
     return True
 

@@ -1,9 +1,13 @@
 """The demo: makes videos, trains a small Hiera on them, tests it over several views, and prints what came out.
 
+Then it shows what pre-training is worth where labels are few: a masked autoencoder learns from the videos alone, and is
+fine-tuned on 10 labelled videos of each class, beside the same training from random weights.
+
 Every step is a command that can be typed by hand; it is printed before it runs.
 """
 
 import argparse
+import os
 import shlex
 import shutil
 import subprocess
@@ -13,45 +17,76 @@ from pathlib import Path
 
 import simplejson
 
+from hiera_video.engine.checkpoint import find_last_checkpoint
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/Demo/MOTION_HIERA_8x2.yaml"
+MAE_CONFIG = "configs/Demo/MOTION_MAE_8x2.yaml"
+FEW_LABELS_CONFIG = "configs/Demo/MOTION_FEW_LABELS_8x2.yaml"
 
 
-def run(*words: str) -> float:
-    """Shows and runs a command of this repository; gives its seconds, or stops with its exit status."""
-    print("\n$ python " + shlex.join(words), flush=True)
-    start = time.perf_counter()
-    status = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
-    if status:
-        sys.exit(status)
-    return time.perf_counter() - start
+class Demo:
+    """Runs commands of this repository one after the other.
+
+    Args:
+        data_dir: where the generated videos go, relative to the repository.
+        output_dir: where results go.
+        opts: config keys and values, for all commands.
+    """
+
+    def __init__(self, data_dir: str, output_dir: str, opts: list[str]) -> None:
+        self.data_dir = data_dir
+        self.output_dir = output_dir
+        self.opts = opts
+        self.seconds: dict[str, float] = {}
+
+    def run(self, step: str, *words: str) -> None:
+        """Shows and runs a command, and notes its seconds; stops with its exit status where it fails."""
+        print("\n$ python " + shlex.join(words), flush=True)
+        start = time.perf_counter()
+        status = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
+        if status:
+            sys.exit(status)
+        self.seconds[step] = time.perf_counter() - start
+
+    def run_net(self, step: str, config: str, folder: str, *opts: str) -> None:
+        """Runs the jobs of a config; results go to ``folder`` below the output folder."""
+        data = ["DATA.PATH_TO_DATA_DIR", self.data_dir]
+        if config == FEW_LABELS_CONFIG:
+            data = ["DATA.PATH_TO_DATA_DIR", f"{self.data_dir}/few_labels", "DATA.PATH_PREFIX", self.data_dir]
+        output = ["OUTPUT_DIR", os.path.join(self.output_dir, folder)]
+        self.run(step, "tools/run_net.py", "--cfg", config, *data, *output, *opts, *self.opts)
+
+    def load_results(self, folder: str) -> dict:
+        return simplejson.loads((ROOT / self.output_dir / folder / "test_results.json").read_text())
+
+
+def run_all(demo: Demo) -> None:
+    """All commands of the demo."""
+    demo.run("videos", "tools/make_motion_dataset.py", "--output-dir", demo.data_dir)
+    demo.run_net("training", CONFIG, "", "TEST.ENABLE", "False")
+    demo.run_net("test", CONFIG, "", "TRAIN.ENABLE", "False")
+    demo.run_net("pre-training", MAE_CONFIG, "mae")
+    weights = os.path.relpath(find_last_checkpoint(ROOT / demo.output_dir / "mae"), ROOT)
+    start_from = ["TRAIN.CHECKPOINT_FILE_PATH", weights]
+    demo.run_net("few labels, pre-trained", FEW_LABELS_CONFIG, "few_labels_mae", *start_from)
+    demo.run_net("few labels, from scratch", FEW_LABELS_CONFIG, "few_labels_scratch")
 
 
 def print_table(rows: dict[str, str]) -> None:
     """A two-column table."""
     width = max(map(len, rows))
-    print("\n" + "-" * 72)
+    print("\n" + "-" * 78)
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
-    print("-" * 72)
+    print("-" * 78)
 
 
-def main() -> None:
-    """Runs the demo."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", default="data/motion", help="where the generated videos go")
-    parser.add_argument("--output-dir", default="output/demo", help="emptied first")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
-    args = parser.parse_args()
-    output_dir = ROOT / args.output_dir
-    shutil.rmtree(output_dir, ignore_errors=True)  # a demo starts from scratch; jobs of one's own resume
-    common = ["DATA.PATH_TO_DATA_DIR", args.data_dir, "OUTPUT_DIR", args.output_dir, *args.opts]
-
-    data_seconds = run("tools/make_motion_dataset.py", "--output-dir", args.data_dir)
-    train_seconds = run("tools/run_net.py", "--cfg", CONFIG, *common, "TEST.ENABLE", "False")
-    test_seconds = run("tools/run_net.py", "--cfg", CONFIG, *common, "TRAIN.ENABLE", "False")
-
-    results = simplejson.loads((output_dir / "test_results.json").read_text())
+def report(demo: Demo) -> None:
+    """Prints the table, and one line of JSON."""
+    results = demo.load_results("")
+    pretrained, scratch = (demo.load_results(f"few_labels_{start}") for start in ("mae", "scratch"))
+    seconds = {step: round(value, 1) for step, value in demo.seconds.items()}
     print_table(
         {
             "trained": f"{results['model']} (reduced by {CONFIG}) from scratch, 8 classes of motion",
@@ -59,15 +94,32 @@ def main() -> None:
             f"({results['num_ensemble_views']} clips x {results['num_spatial_crops']} crops), "
             f"{results['num_failed']} undecodable",
             "top-1 / top-5": f"{results['top1']:.2f} % / {results['top5']:.2f} %   (chance: 12.5 % / 62.5 %)",
-            "time": f"videos {data_seconds:.0f} s, training {train_seconds:.0f} s, test {test_seconds:.0f} s",
-            "videos": args.data_dir,
-            "results": f"{args.output_dir}/test_results.json, test_predictions.parquet, metrics.jsonl",
+            "with few labels": "the same model, 10 labelled videos of each class, tested on 1 view; top-1:",
+            "  pre-trained": f"{pretrained['top1']:.2f} %   (MAE on all training videos, without their labels)",
+            "  from scratch": f"{scratch['top1']:.2f} %   (the same fine-tuning from random weights)",
+            "time": ", ".join(f"{step} {value:.0f} s" for step, value in list(seconds.items())[:3]),
+            "": ", ".join(f"{step} {value:.0f} s" for step, value in list(seconds.items())[3:]),
+            "videos": demo.data_dir,
+            "results": f"{demo.output_dir}/test_results.json, test_predictions.parquet, metrics.jsonl",
             "weights": results["checkpoint"],
         }
     )
     summary = {name: results[name] for name in ("top1", "top5", "num_videos", "num_views")}
-    seconds = {"train_seconds": round(train_seconds, 1), "test_seconds": round(test_seconds, 1)}
-    print(simplejson.dumps({**summary, **seconds}))
+    few_labels = {"few_labels_top1": {"mae": pretrained["top1"], "scratch": scratch["top1"]}}
+    print(simplejson.dumps({**summary, **few_labels, "seconds": seconds}))
+
+
+def main() -> None:
+    """Runs the demo."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", default="data/motion", help="where the generated videos go")
+    parser.add_argument("--output-dir", default="output/demo", help="emptied first")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
+    args = parser.parse_args()
+    shutil.rmtree(ROOT / args.output_dir, ignore_errors=True)  # a demo starts anew; jobs of one's own resume
+    demo = Demo(args.data_dir, args.output_dir, args.opts)
+    run_all(demo)
+    report(demo)
 
 
 if __name__ == "__main__":
