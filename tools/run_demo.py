@@ -54,7 +54,7 @@ class Demo:
         data = ["DATA.PATH_TO_DATA_DIR", self.data_dir]
         if config == FEW_LABELS_CONFIG:
             data = ["DATA.PATH_TO_DATA_DIR", f"{self.data_dir}/few_labels", "DATA.PATH_PREFIX", self.data_dir]
-        output = ["OUTPUT_DIR", os.path.join(self.output_dir, folder)]
+        output = ["OUTPUT_DIR", os.path.normpath(os.path.join(self.output_dir, folder))]
         self.run(step, "tools/run_net.py", "--cfg", config, *data, *output, *opts, *self.opts)
 
     def load_results(self, folder: str) -> dict:

@@ -101,6 +101,20 @@ def test_workers_and_restarts_change_nothing(dataset, tmp_path):
     assert "33 clips, already there" in again.stdout
 
 
+def test_few_labels_are_the_first_of_each_class(tmp_path, monkeypatch):
+    for name, value in (("write_video", lambda path, *_, **__: path.touch()), ("FEW_PER_CLASS", 2)):
+        monkeypatch.setattr(tool, name, value)
+    settings = tool.Settings(**{**vars(SMALL), "train": 24})
+    assert tool.make_dataset(tmp_path, settings)
+    few = (tmp_path / "few_labels" / "train.csv").read_text().splitlines()
+    assert few == (tmp_path / "train.csv").read_text().splitlines()[:16]
+    assert sorted(line.split()[1] for line in few) == sorted("01234567" * 2)
+    assert (tmp_path / "few_labels" / "test.csv").read_text() == (tmp_path / "test.csv").read_text()
+    (tmp_path / "few_labels" / "train.csv").unlink()
+    assert not tool.make_dataset(tmp_path, settings)  # a complete data set made before there was this list
+    assert (tmp_path / "few_labels" / "train.csv").read_text().splitlines() == few
+
+
 def test_an_interrupted_data_set_is_completed(dataset, tmp_path):
     folder = tmp_path / "data"
     tool.make_dataset(folder, SMALL)
