@@ -36,8 +36,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 warnings.filterwarnings("ignore")
 
 import common  # noqa: E402
-from pytorchvideo import transforms as ptv  # noqa: E402
-from pytorchvideo.transforms.functional import uniform_temporal_subsample  # noqa: E402
 
 from hiera_video.config.defaults import get_cfg  # noqa: E402
 from hiera_video.data.annotations import VideoList  # noqa: E402
@@ -47,6 +45,10 @@ from hiera_video.data.transforms import build_test_transform, build_train_transf
 from hiera_video.data.video import VideoReader, available_backends  # noqa: E402
 from hiera_video.data.video.pyav_backend import _plan_runs  # noqa: E402
 from hiera_video.utils import ptv_compat  # noqa: E402, F401
+
+# isort: split
+from pytorchvideo import transforms as ptv  # noqa: E402
+from pytorchvideo.transforms.functional import uniform_temporal_subsample  # noqa: E402
 
 NUM_FRAMES, RATE, SIZE_PX = 16, 4, 224
 NUM_CLIPS, NUM_CROPS = 5, 3

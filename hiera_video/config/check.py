@@ -56,7 +56,7 @@ def _check_data(cfg: CfgNode) -> None:
             f"DATA.TRAIN_JITTER_SCALES[0] = {short_side} is the short side of a test with one crop and must be at "
             f"least DATA.TEST_CROP_SIZE = {cfg.DATA.TEST_CROP_SIZE}"
         )
-    needed = max(short_side, crop, cfg.DATA.TEST_CROP_SIZE)
+    needed = max(short_side, crop, cfg.DATA.TEST_CROP_SIZE if cfg.TEST.ENABLE else 0)
     if 0 < cfg.DATA.MAX_SHORT_SIDE < needed:
         raise ValueError(
             f"DATA.MAX_SHORT_SIDE = {cfg.DATA.MAX_SHORT_SIDE} is less than crops and their margin need: 0 (off), or at "
