@@ -9,7 +9,7 @@ eight classes. Whatever the class, a single frame is a uniformly random point, s
 
 The lists come in two forms: train.csv, val.csv and test.csv as for Kinetics (paths relative to the folder), and ssv2/
 with the files of Something-Something V2 (videos: <output dir>/videos/<id>.mp4). few_labels/ has lists of Kinetics' form
-again, with only the first 10 training videos of each class, to show what pre-training on the others is worth.
+again, with only the first 3 training videos of each class, to show what pre-training on the others is worth.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ NOISE_RANGE = (1.0, 8.0)  # standard deviation of the pixels' noise, in levels
 BACKGROUND_RANGE = (20, 110)
 SHAPE_RANGE = (150, 255)
 MASK_PX = 96
-FEW_PER_CLASS = 10
+FEW_PER_CLASS = 3
 
 
 @dataclass(frozen=True)

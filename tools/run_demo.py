@@ -1,7 +1,7 @@
 """The demo: makes videos, trains a small Hiera on them, tests it over several views, and prints what came out.
 
 Then it shows what pre-training is worth where labels are few: a masked autoencoder learns from the videos alone, and is
-fine-tuned on 10 labelled videos of each class, beside the same training from random weights.
+fine-tuned on 3 labelled videos of each class, beside the same training from random weights.
 
 Every step is a command that can be typed by hand; it is printed before it runs.
 """
@@ -94,7 +94,7 @@ def report(demo: Demo) -> None:
             f"({results['num_ensemble_views']} clips x {results['num_spatial_crops']} crops), "
             f"{results['num_failed']} undecodable",
             "top-1 / top-5": f"{results['top1']:.2f} % / {results['top5']:.2f} %   (chance: 12.5 % / 62.5 %)",
-            "with few labels": "the same model, 10 labelled videos of each class, tested on 1 view; top-1:",
+            "with few labels": "the same model, 3 labelled videos of each class, tested on 1 view; top-1:",
             "  pre-trained": f"{pretrained['top1']:.2f} %   (MAE on all training videos, without their labels)",
             "  from scratch": f"{scratch['top1']:.2f} %   (the same fine-tuning from random weights)",
             "time": ", ".join(f"{step} {value:.0f} s" for step, value in list(seconds.items())[:3]),
