@@ -15,8 +15,9 @@ MAY_IMPORT = {
     "data": {"utils"},
     "models": {"utils"},
     "solver": {"utils"},
-    "report": {"data", "models", "solver", "utils"},
-    "engine": {"config", "data", "models", "solver", "utils"},
+    "embeddings": {"utils"},
+    "report": {"data", "models", "solver", "embeddings", "utils"},
+    "engine": {"config", "data", "models", "solver", "embeddings", "utils"},
 }
 
 

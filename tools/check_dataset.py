@@ -202,7 +202,7 @@ def make_report(
         "sizes": dict(Counter(f"{record.width}x{record.height}" for record in known).most_common()),
         "num_counted": sum(not record.index.keys and record.codec != "pictures" for record in known),
         "known_data_sets": compare_with_known(
-            lists, records, num_classes=cfg.MODEL.NUM_CLASSES, is_ssv2=cfg.DATA.FORMAT == "ssv2"
+            lists, records, num_classes=cfg.MODEL.NUM_CLASSES, is_ssv2=cfg.DATA.FORMAT in ("ssv2", "ssv2_frames")
         ),
         "versions": get_versions(),
     }

@@ -1,4 +1,4 @@
-"""Pre-train, train and test from configs: ``python tools/run_net.py --cfg FILE [FILE ...] [KEY VALUE ...]``."""
+"""Pre-train, train, test and embed from configs: ``python tools/run_net.py --cfg FILE [FILE ...] [KEY VALUE ...]``."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ import sys
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from hiera_video.config import describe_keys, dump_config, load_config, parse_args
+from hiera_video.engine.extract import extract
 from hiera_video.engine.launch import launch
 from hiera_video.engine.pretrain import pretrain
 from hiera_video.engine.test import test
@@ -26,7 +27,8 @@ def main() -> None:
             print(dump_config(cfg), end="")
             return
         train_job = pretrain if cfg.TASK == "pretrain" else train
-        launch([job for job, section in ((train_job, cfg.TRAIN), (test, cfg.TEST)) if section.ENABLE], cfg)
+        jobs = ((train_job, cfg.TRAIN), (test, cfg.TEST), (extract, cfg.EXTRACT))
+        launch([job for job, section in jobs if section.ENABLE], cfg)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
 

@@ -30,10 +30,12 @@ def _check_task(cfg: CfgNode) -> None:
 
 
 def _check_data(cfg: CfgNode) -> None:
-    if (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE) and not cfg.DATA.PATH_TO_DATA_DIR:
+    needs_lists = cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or (cfg.EXTRACT.ENABLE and not cfg.EXTRACT.VIDEOS)
+    if needs_lists and not cfg.DATA.PATH_TO_DATA_DIR:
         raise ValueError(
             "DATA.PATH_TO_DATA_DIR is empty: name the folder that holds the lists, e.g. "
             "`DATA.PATH_TO_DATA_DIR /data/kinetics400`"
+            + (", or videos by EXTRACT.VIDEOS" if cfg.EXTRACT.ENABLE else "")
         )
     if cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE and not cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE:
         raise ValueError(
@@ -51,12 +53,15 @@ def _check_data(cfg: CfgNode) -> None:
             f"DATA.TRAIN_JITTER_SCALES = {cfg.DATA.TRAIN_JITTER_SCALES} begins below DATA.TRAIN_CROP_SIZE = {crop}: "
             f"the short side must be at least {crop}"
         )
-    if cfg.TEST.ENABLE and cfg.TEST.NUM_SPATIAL_CROPS == 1 and short_side < cfg.DATA.TEST_CROP_SIZE:
-        raise ValueError(
-            f"DATA.TRAIN_JITTER_SCALES[0] = {short_side} is the short side of a test with one crop and must be at "
-            f"least DATA.TEST_CROP_SIZE = {cfg.DATA.TEST_CROP_SIZE}"
-        )
-    needed = max(short_side, crop, cfg.DATA.TEST_CROP_SIZE if cfg.TEST.ENABLE else 0)
+    jobs_crops = {"TEST.NUM_SPATIAL_CROPS": cfg.TEST.NUM_SPATIAL_CROPS * cfg.TEST.ENABLE}
+    jobs_crops["EXTRACT.NUM_CROPS"] = cfg.EXTRACT.NUM_CROPS * cfg.EXTRACT.ENABLE
+    for key, num_crops in jobs_crops.items():
+        if num_crops == 1 and short_side < cfg.DATA.TEST_CROP_SIZE:
+            raise ValueError(
+                f"DATA.TRAIN_JITTER_SCALES[0] = {short_side} is the short side with {key} = 1 and must be at least "
+                f"DATA.TEST_CROP_SIZE = {cfg.DATA.TEST_CROP_SIZE}"
+            )
+    needed = max(short_side, crop, cfg.DATA.TEST_CROP_SIZE if any(jobs_crops.values()) else 0)
     if 0 < cfg.DATA.MAX_SHORT_SIDE < needed:
         raise ValueError(
             f"DATA.MAX_SHORT_SIDE = {cfg.DATA.MAX_SHORT_SIDE} is less than crops and their margin need: 0 (off), or at "

@@ -109,6 +109,59 @@ KEYS: dict[str, Key] = {
         "Weights to test (path or URL); empty: the newest checkpoint in OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH.",
         _ANY_STR,
     ),
+    # ---- embeddings
+    "EXTRACT.ENABLE": Key(False, "Run the job that embeds videos.", _ANY_BOOL),
+    "EXTRACT.VIDEOS": Key(
+        "",
+        "Which: a folder, a glob in quotes, a list of paths (.csv, .txt), a manifest (.parquet) or one video. Empty: "
+        "the lists of DATA.FORMAT.",
+        _ANY_STR,
+    ),
+    "EXTRACT.SPLIT": Key(
+        "all", "Which of the lists of DATA.FORMAT; all: those that are there.", _one_of("all", "train", "val", "test")
+    ),
+    "EXTRACT.CHECKPOINT_FILE_PATH": Key(
+        "",
+        "Weights (path or URL); empty: the newest checkpoint in OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH.",
+        _ANY_STR,
+    ),
+    "EXTRACT.CLIPS": Key(
+        "windows",
+        "windows: sliding over the whole video; uniform: NUM_CLIPS clips spread over it, as in testing.",
+        _one_of("windows", "uniform"),
+    ),
+    "EXTRACT.WINDOW": Key(
+        0.0, "Length of a window in EXTRACT.UNIT. 0: as clips in training, NUM_FRAMES x SAMPLING_RATE.", _at_least(0)
+    ),
+    "EXTRACT.STRIDE": Key(0.0, "From one window's start to the next. 0: the length of a window.", _at_least(0)),
+    "EXTRACT.UNIT": Key("sec", "Of WINDOW and STRIDE: seconds, or frames of the video.", _one_of("sec", "frames")),
+    "EXTRACT.NUM_CLIPS": Key(5, "Clips of a video, with EXTRACT.CLIPS uniform.", _at_least(1)),
+    "EXTRACT.NUM_CROPS": Key(
+        1, "Crops per clip: 1 centre, or 3 along the longer side.", Legal("1 or 3", lambda value: value in (1, 3))
+    ),
+    "EXTRACT.LAYER": Key(
+        "pooled",
+        "pooled: as the head sees them; stageN: the mean over the tokens of stage N; mapN: its feature map, "
+        "(T', H', W', D) in spatial order.",
+        _one_of("pooled", *(f"{kind}{stage}" for kind in ("stage", "map") for stage in (1, 2, 3, 4))),
+    ),
+    "EXTRACT.AVERAGE": Key(
+        "crops",
+        "none: one for each view; crops: one for each clip, the mean over its crops; video: a single one, the mean "
+        "over all views.",
+        _one_of("none", "crops", "video"),
+    ),
+    "EXTRACT.L2_NORMALIZE": Key(False, "Scale embeddings to length 1, after averaging.", _ANY_BOOL),
+    "EXTRACT.DTYPE": Key("float32", "How embeddings are stored.", _one_of("float32", "float16")),
+    "EXTRACT.PRECISION": Key("fp32", "Arithmetic of the model, as TRAIN.PRECISION.", _one_of("fp32", "bf16", "fp16")),
+    "EXTRACT.BATCH_SIZE": Key(16, "Clips (views) per forward pass of each process.", _at_least(1)),
+    "EXTRACT.WRITE_NPY": Key(False, "Also write npy/<video id>.npy, (windows, D), for each video.", _ANY_BOOL),
+    "EXTRACT.WRITE_SAFETENSORS": Key(False, "Also write safetensors/<video id>.safetensors.", _ANY_BOOL),
+    "EXTRACT.TIMEOUT_SEC": Key(
+        600,
+        "A video whose decoding gives nothing for this long is given up, and named among the failures.",
+        _at_least(1),
+    ),
     # ---- data: which videos
     "DATA.FORMAT": Key(
         "kinetics",

@@ -25,19 +25,22 @@ class ConfigError(ValueError):
     """A config that cannot be meant; the message names the key or file, the value and what is legal."""
 
 
-def load_config(cfg_files: Sequence[str] = (), opts: Sequence[str] = ()) -> CfgNode:
+def load_config(cfg_files: Sequence[str] = (), opts: Sequence[str] = (), *, stored: str = "") -> CfgNode:
     """Merges defaults, then each yaml file in order, then ``KEY VALUE`` pairs; checks and freezes the result.
 
     Args:
         cfg_files: yaml files (`_BASE_` inheritance as in fvcore): paths, URLs, or names inside the packaged ``configs``
             folder such as ``Kinetics/HIERA_B_16x4.yaml``.
         opts: alternating keys and values as typed on a command line; ``KEY=VALUE`` works too.
+        stored: what `dump_config` gave, e.g. from a checkpoint; merged before the files.
 
     Raises:
         ConfigError: unknown key (with the nearest known one), wrong type, illegal value or combination.
         FileNotFoundError: a yaml file that is not there.
     """
     cfg = get_cfg()
+    for key, value in _flatten(yaml.safe_load(stored) or {}):
+        _set_key(cfg, key, value, source="the stored config")
     for cfg_file in cfg_files:
         path = find_config(cfg_file)
         for key, value in _flatten(_load_yaml(path)):

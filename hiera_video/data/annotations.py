@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from fvcore.common.config import CfgNode
 from hiera_video.data.frame_lists import load_frame_list
 from hiera_video.data.video import is_series
 from hiera_video.utils.logging import get_logger
-from hiera_video.utils.pathmgr import pathmgr
+from hiera_video.utils.pathmgr import is_url, pathmgr
 
 logger = get_logger(__name__)
 
@@ -41,7 +40,6 @@ _FORMATS = (
     "understood are Kinetics-style csv files ('path label' a line), Something-Something V2's json files "
     "(a split and the labels) and class folders (split/class/video.mp4)"
 )
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _NUM_FILES_CHECKED = 1000
 
 
@@ -243,7 +241,7 @@ def _check_labels(videos: VideoList, *, num_classes: int, source: str) -> None:
 
 def _check_files(paths: np.ndarray, *, source: str) -> None:
     chosen = [str(path) for path in paths[_spread(len(paths), _NUM_FILES_CHECKED)]]
-    local = [os.path.dirname(path) if is_series(path) else path for path in chosen if not _SCHEME.match(path)]
+    local = [os.path.dirname(path) if is_series(path) else path for path in chosen if not is_url(path)]
     missing = [path for path in local if not os.path.exists(path)]
     if not missing:
         return
@@ -299,7 +297,7 @@ def _make_list(paths: list[str], labels: list[int], class_names: tuple[str, ...]
 
 
 def _join_prefix(prefix: str, path: str) -> str:
-    return path if not prefix or os.path.isabs(path) or _SCHEME.match(path) else os.path.join(prefix, path)
+    return path if not prefix or os.path.isabs(path) or is_url(path) else os.path.join(prefix, path)
 
 
 def _read_text(path: str) -> str:
@@ -348,7 +346,7 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
     data = cfg.DATA
     folder, prefix = data.PATH_TO_DATA_DIR, data.PATH_PREFIX or data.PATH_TO_DATA_DIR
     names = data.CLASS_NAMES_PATH or None
-    if not _SCHEME.match(folder) and not os.path.isdir(folder):
+    if not is_url(folder) and not os.path.isdir(folder):
         raise FileNotFoundError(f"DATA.PATH_TO_DATA_DIR = {folder}: there is no such folder")
     if data.FORMAT in ("ssv2", "ssv2_frames"):
         source = _find_ssv2_json(folder, "validation" if split == "val" else split)

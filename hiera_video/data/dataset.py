@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from hiera_video.data.annotations import VideoList
-from hiera_video.data.manifest import Manifest
+from hiera_video.data.manifest import Manifest, open_video
 from hiera_video.data.transforms import ClipTransform
 from hiera_video.data.video import VideoDecodeError, VideoReader
 from hiera_video.utils.rng import seeded
@@ -117,7 +117,7 @@ class VideoDataset(Dataset):
         return torch.stack(masks)  # (V, U)
 
     def _load_views(self, epoch: int, index: int) -> torch.Tensor:
-        with self._open(index) as reader:
+        with open_video(str(self.videos.paths[index]), self.manifest, **self._reader_options) as reader:
             frames, places = self._load_frames(reader, epoch, index)
         frames = self.transform.prepare(frames).unbind()  # N times (h, w, C)
         num_clips, num_frames = places.shape
@@ -127,15 +127,6 @@ class VideoDataset(Dataset):
             with seeded(self.seed, epoch, index, number, 1):
                 self.transform.write_views([frames[place] for place in clip], views[number])
         return views.flatten(0, 1)  # (V, C, T, H, W)
-
-    def _open(self, index: int) -> VideoReader:
-        path = str(self.videos.paths[index])
-        known = None if self.manifest is None else self.manifest.get_entry(path)
-        if known is None:
-            return VideoReader(path, **self._reader_options)
-        if known.is_broken:
-            raise VideoDecodeError(f"{path}: {known.status} when the data set was checked ({known.reason}); not opened")
-        return VideoReader(path, **self._reader_options, index=known.index)
 
     def _load_frames(self, reader: VideoReader, epoch: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The frames that any clip needs, uint8 (frames, H, W, C), and each clip's places among them, (clips, T)."""

@@ -101,7 +101,7 @@ def build_train_loader(cfg: CfgNode, *, make_mask: Callable[[], torch.Tensor] | 
             f"x AUG.NUM_SAMPLE = {world_size} x {cfg.TRAIN.GRAD_ACCUM_STEPS} x {num_samples} = {parts}"
         )
     videos = build_video_list(cfg, "train", require_labels=make_mask is None)
-    manifest = _build_manifest(cfg, videos)
+    manifest = build_manifest(cfg, videos.paths)
     if manifest is not None:
         videos = _leave_out_broken(videos, manifest, limit=cfg.DATA.MAX_BAD_VIDEOS)
     dataset = build_train_dataset(cfg, videos, manifest=manifest, make_mask=make_mask)
@@ -166,23 +166,23 @@ def _build_eval_dataset(cfg: CfgNode, split: str, *, num_clips: int, num_crops: 
         seed=cfg.RNG_SEED,
         decoding_backend=cfg.DATA.DECODING_BACKEND,
         max_short_side_px=cfg.DATA.MAX_SHORT_SIDE,
-        manifest=_build_manifest(cfg, videos),
+        manifest=build_manifest(cfg, videos.paths),
     )
 
 
-def _build_manifest(cfg: CfgNode, videos: VideoList) -> Manifest | None:
+def build_manifest(cfg: CfgNode, paths: np.ndarray) -> Manifest | None:
     """What DATA.MANIFEST tells; ValueError where it is about other videos."""
     path = cfg.DATA.MANIFEST
     if not path:
         return None
     manifest = load_manifest(path)
-    num_known = manifest.count_known(videos.paths)
+    num_known = manifest.count_known(paths)
     if num_known == 0:
         raise ValueError(
-            f"DATA.MANIFEST = {path} knows none of the list's {len(videos)} videos, the first of which is "
-            f"{videos.paths[0]}: it is of other lists or of another DATA.PATH_PREFIX. Run tools/check_dataset.py again"
+            f"DATA.MANIFEST = {path} knows none of the list's {len(paths)} videos, the first of which is "
+            f"{paths[0]}: it is of other lists or of another DATA.PATH_PREFIX. Run tools/check_dataset.py again"
         )
-    logger.info("%s knows %d of %d videos; they are opened without a scan", path, num_known, len(videos))
+    logger.info("%s knows %d of %d videos; they are opened without a scan", path, num_known, len(paths))
     return manifest
 
 
@@ -212,9 +212,7 @@ def _build_eval_loader(cfg: CfgNode, dataset: VideoDataset) -> DataLoader:
 
 
 def _build_loader(cfg: CfgNode, dataset: VideoDataset, sampler: Sampler, *, batch_size: int) -> DataLoader:
-    num_workers = cfg.DATA_LOADER.NUM_WORKERS
-    if num_workers < 0:
-        num_workers = min(max(len(os.sched_getaffinity(0)) // get_local_world_size(), 1), _MAX_AUTO_WORKERS)
+    num_workers = count_workers(cfg.DATA_LOADER.NUM_WORKERS)
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -225,3 +223,10 @@ def _build_loader(cfg: CfgNode, dataset: VideoDataset, sampler: Sampler, *, batc
         persistent_workers=num_workers > 0,
         prefetch_factor=cfg.DATA_LOADER.PREFETCH_FACTOR if num_workers else None,
     )
+
+
+def count_workers(wanted: int) -> int:
+    """Decoding processes of this process, for DATA_LOADER.NUM_WORKERS."""
+    if wanted >= 0:
+        return wanted
+    return min(max(len(os.sched_getaffinity(0)) // get_local_world_size(), 1), _MAX_AUTO_WORKERS)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hiera_video.data.video.index import FrameIndex, KeyFrame
+from hiera_video.data.video import FrameIndex, VideoDecodeError, VideoReader
+from hiera_video.data.video.index import KeyFrame
 from hiera_video.utils.logging import get_logger
-from hiera_video.utils.pathmgr import pathmgr
+from hiera_video.utils.pathmgr import get_path_here, pathmgr
 
 # Status of a video -> what it means. No frame can be had of a broken one; the others are read as they are.
 BROKEN = {
@@ -61,7 +62,6 @@ _SCHEMA = pa.schema(
     ],
     metadata={"hiera_video.manifest": "1"},
 )
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _logger = get_logger(__name__)
 
 
@@ -130,7 +130,7 @@ class Manifest:
             return None
         size_bytes = self._columns["size_bytes"][row].as_py()
         status = self._columns["status"][row].as_py()
-        local_path = get_local_path(path)
+        local_path = get_path_here(path)
         if local_path is not None and get_size_bytes(local_path) != size_bytes:
             self._note_change(path, size_bytes, status)
             return None
@@ -203,6 +203,26 @@ def load_manifest(path: str) -> Manifest:
         raise ValueError(f"DATA.MANIFEST = {path} is no Parquet file: {error}") from error
 
 
+def open_video(path: str, manifest: Manifest | None, **options: Any) -> VideoReader:
+    """Opens a video: without a scan where the manifest knows it, and not at all where it knows it to be broken.
+
+    Args:
+        path: of the video.
+        manifest: None for none.
+        **options: of `VideoReader`.
+
+    Raises:
+        VideoDecodeError: the manifest says that it is broken, or see `VideoReader`.
+        FileNotFoundError: no such file.
+    """
+    known = None if manifest is None else manifest.get_entry(path)
+    if known is None:
+        return VideoReader(path, **options)
+    if known.is_broken:
+        raise VideoDecodeError(f"{path}: {known.status} when the data set was checked ({known.reason}); not opened")
+    return VideoReader(path, **options, index=known.index)
+
+
 def write_manifest(
     path: str | os.PathLike[str],
     records: Mapping[str, VideoRecord],
@@ -224,13 +244,6 @@ def write_manifest(
     rows = (_make_row(video, records[video], list(splits[video]), labels[video]) for video in sorted(records))
     pq.write_table(pa.Table.from_pylist(list(rows), schema=_SCHEMA), partial)
     partial.replace(target)
-
-
-def get_local_path(path: str) -> str | None:
-    """The path on this machine that a list's path means; None for what lies elsewhere."""
-    if path.startswith("file://"):
-        return path[len("file://") :]
-    return None if _SCHEME.match(path) else path
 
 
 def get_size_bytes(local_path: str) -> int | None:

@@ -6,12 +6,13 @@ import hashlib
 import os
 from dataclasses import replace
 
-from hiera_video.data.manifest import OK, VideoRecord, get_local_path, get_size_bytes
+from hiera_video.data.manifest import OK, VideoRecord, get_size_bytes
 from hiera_video.data.video import VideoDecodeError, VideoReader
 from hiera_video.data.video.frames_backend import is_frames_path
 from hiera_video.data.video.index import FrameIndex, decode_index
 from hiera_video.data.video.integrity import check_stream, count_missing_bytes
 from hiera_video.data.video.source import find_source
+from hiera_video.utils.pathmgr import get_path_here
 
 WHOLE_BYTES = 4 << 20  # files up to this size are hashed whole
 BLOCK_BYTES = 256 << 10  # of larger ones, three blocks of this size
@@ -28,7 +29,7 @@ def probe_video(path: str, *, full_decode: bool = False) -> VideoRecord:
     Returns:
         Its record, whatever is wrong with it: what goes wrong is the finding.
     """
-    local_path = None if is_frames_path(path) else get_local_path(path)
+    local_path = None if is_frames_path(path) else get_path_here(path)
     facts = VideoRecord(OK)
     try:
         if local_path is not None:
@@ -67,7 +68,7 @@ def compute_content_hash(local_path: str, *, whole: bool = False) -> str:
 def hash_whole_file(path: str) -> str | None:
     """`compute_content_hash` of all bytes; None where the file cannot be read."""
     try:
-        return compute_content_hash(get_local_path(path) or path, whole=True)
+        return compute_content_hash(get_path_here(path) or path, whole=True)
     except OSError:
         return None
 

@@ -25,8 +25,9 @@ def launch(jobs: Sequence[Job], cfg: CfgNode) -> None:
     Raises:
         ValueError: more GPUs are asked for than this machine has, or fp16 without a GPU.
     """
-    if cfg.TRAIN.ENABLE and cfg.TRAIN.PRECISION == "fp16" and not torch.cuda.is_available():
-        raise ValueError("TRAIN.PRECISION fp16 needs a GPU, and none is visible; use bf16 or fp32")
+    for name, section in (("TRAIN", cfg.TRAIN), ("EXTRACT", cfg.EXTRACT)):
+        if section.ENABLE and section.PRECISION == "fp16" and not torch.cuda.is_available():
+            raise ValueError(f"{name}.PRECISION fp16 needs a GPU, and none is visible; use bf16 or fp32")
     if "TORCHELASTIC_RUN_ID" in os.environ or "RANK" in os.environ:
         _run_in_group(jobs, cfg)
         return

@@ -6,6 +6,7 @@ A job hands in what is its own: a model, a loader, how a batch becomes a loss, a
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def train_epoch(
             state.scaler.scale(loss / num_accum).backward()
             meters.update({"loss": loss, **report})
         _update_weights(cfg, state)
-        if (step + 1) % cfg.LOG_PERIOD == 0 or step + 1 == num_steps:
+        if (step + 1) % cfg.LOG_PERIOD == 0 or (step + 1 == num_steps and _is_logged(cfg, epoch, num_steps)):
             stats = meters.compute()
             bar.set_postfix_str(f"loss {stats['loss']:.4f}, {stats['clips_per_sec']:.1f} clips/s")
             _log_step(cfg, state, stats, lr=lr, step=step, num_steps=num_steps, writer=writer)
@@ -208,6 +209,11 @@ def _open_output(cfg: CfgNode) -> SummaryWriter | None:
         return None
     (Path(cfg.OUTPUT_DIR) / "config.yaml").write_text(dump_config(cfg))
     return SummaryWriter(Path(cfg.OUTPUT_DIR) / "tensorboard") if cfg.TENSORBOARD.ENABLE else None
+
+
+def _is_logged(cfg: CfgNode, epoch: int, num_steps: int) -> bool:
+    """Whether the end of an epoch gets a log line; of epochs shorter than LOG_PERIOD not each, but always the last."""
+    return (epoch + 1) % math.ceil(cfg.LOG_PERIOD / num_steps) == 0 or epoch + 1 == cfg.SOLVER.MAX_EPOCH
 
 
 def _is_due(cfg: CfgNode, period_epochs: int, epoch: int) -> bool:

@@ -21,10 +21,8 @@ from hiera_video.config import compute_digest, dump_config
 from hiera_video.data.annotations import VideoList
 from hiera_video.data.loader import build_test_loader
 from hiera_video.engine.batch import BadVideos, autocast, check_bad_limit, to_model_input
-from hiera_video.engine.checkpoint import find_last_checkpoint
+from hiera_video.engine.inference import find_weights, load_model
 from hiera_video.engine.metrics import compute_topk_hits
-from hiera_video.models.build import build_model_from_cfg
-from hiera_video.models.weights import load_weights
 from hiera_video.utils.distributed import all_gather_objects, get_device, get_world_size, is_main_process
 from hiera_video.utils.logging import get_logger, log_json_stats
 from hiera_video.utils.versions import get_versions
@@ -128,31 +126,13 @@ def test(cfg: CfgNode) -> None:
         FileNotFoundError: no checkpoint is named and OUTPUT_DIR has none.
         ValueError: the checkpoint does not fill the whole model.
     """
-    model = build_model_from_cfg(cfg, crop_size=cfg.DATA.TEST_CROP_SIZE).to(get_device())
-    checkpoint = _find_weights(cfg)
-    report = load_weights(model, checkpoint)
-    logger.info("%s", report)
-    if report.missing:
-        raise ValueError(
-            f"{checkpoint} does not hold the whole of {cfg.MODEL.MODEL_NAME} with {cfg.MODEL.NUM_CLASSES} classes, so "
-            f"there is nothing to test: missing {', '.join(report.missing)}"
-        )
+    checkpoint = find_weights(cfg, cfg.TEST.CHECKPOINT_FILE_PATH, key="TEST.CHECKPOINT_FILE_PATH")
+    model = load_model(cfg, checkpoint).to(get_device())
     loader = build_test_loader(cfg)
     start = time.perf_counter()
     predictions = evaluate(cfg, torch.compile(model) if cfg.MODEL.COMPILE else model, loader, title="test")
     if is_main_process():
         _write_results(cfg, loader.dataset.videos, predictions, checkpoint, seconds=time.perf_counter() - start)
-
-
-def _find_weights(cfg: CfgNode) -> str:
-    last = find_last_checkpoint(cfg.OUTPUT_DIR)
-    path = cfg.TEST.CHECKPOINT_FILE_PATH or (str(last) if last else cfg.TRAIN.CHECKPOINT_FILE_PATH)
-    if not path:
-        raise FileNotFoundError(
-            f"no weights to test: TEST.CHECKPOINT_FILE_PATH is empty and OUTPUT_DIR = {cfg.OUTPUT_DIR} holds no "
-            "checkpoints/checkpoint_epoch_*.pyth"
-        )
-    return path
 
 
 def _write_results(

@@ -101,12 +101,12 @@ def build_model_from_cfg(cfg: CfgNode, *, crop_size: int, **arguments: Any) -> H
     )
 
 
-def build_mae_from_cfg(cfg: CfgNode) -> HieraMAE:
-    """The masked autoencoder that MODEL, HIERA and MAE describe, for clips of DATA.TRAIN_CROP_SIZE."""
+def build_mae_from_cfg(cfg: CfgNode, *, crop_size: int | None = None) -> HieraMAE:
+    """The masked autoencoder that MODEL, HIERA and MAE describe, for clips of crop_size, by default TRAIN_CROP_SIZE."""
     mae = cfg.MAE
     return build_model_from_cfg(
         cfg,
-        crop_size=cfg.DATA.TRAIN_CROP_SIZE,
+        crop_size=crop_size or cfg.DATA.TRAIN_CROP_SIZE,
         decoder_embed_dim=mae.DECODER_EMBED_DIM,
         decoder_depth=mae.DECODER_DEPTH,
         decoder_num_heads=mae.DECODER_NUM_HEADS,

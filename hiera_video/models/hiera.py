@@ -223,6 +223,11 @@ class Hiera(nn.Module):
             return x
         return x, [self._reroll(tokens, i, joined=mask is None) for i, tokens in enumerate(stages)]
 
+    def forward_maps(self, video: Tensor) -> list[Tensor]:
+        """The output of each stage in spatial order: (B, C, T, H, W) -> list of (B, T', H', W', D)."""
+        _, stages = self._encode(video, None, True)
+        return [self._reroll(tokens, i, joined=True) for i, tokens in enumerate(stages)]
+
     def forward_features(self, video: Tensor) -> Tensor:
         """Features before the classifier: (B, C, T, H, W) -> (B, D), the normed mean over the last stage's tokens."""
         x, _ = self._encode(video, None, False)

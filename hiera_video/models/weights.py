@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hiera_video.models.hiera import Hiera
 from hiera_video.utils.logging import get_logger
-from hiera_video.utils.pathmgr import pathmgr
+from hiera_video.utils.pathmgr import fetch_file
 
 _logger = get_logger(__name__)
 
@@ -78,8 +78,7 @@ def load_weights(model: Hiera, path: str | os.PathLike, *, source_grid: Sequence
             spatial grid is not square. A checkpoint may carry it under the key `tokens_grid`.
 
     Raises:
-        FileNotFoundError: no such file.
-        OSError: a URL that cannot be fetched.
+        FileNotFoundError: no such file, or a URL that cannot be fetched.
         ValueError: not a checkpoint, or one that only unsafe unpickling could read; a shape that fits neither as it is
             nor by one of the ways above; no tensor for this model at all.
     """
@@ -109,12 +108,7 @@ def load_weights(model: Hiera, path: str | os.PathLike, *, source_grid: Sequence
 
 def _read_state(source: str) -> tuple[dict[str, Tensor], Sequence[int] | None]:
     """The tensors of a file by name without wrappers' prefixes, and the token grid if the file carries one."""
-    try:
-        local = pathmgr.get_local_path(source)
-    except OSError as error:
-        raise OSError(f"cannot fetch weights {source}: {error}") from error
-    if not os.path.isfile(local):
-        raise FileNotFoundError(f"no weights file {source}")
+    local = fetch_file(source)
     try:
         if local.endswith(".safetensors"):
             content = safetensors.torch.load_file(local)

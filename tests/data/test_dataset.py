@@ -7,7 +7,7 @@ from pytorchvideo.data.clip_sampling import RandomClipSampler as PtvRandomClipSa
 from torch.utils.data import DataLoader
 from video_factory import read_number, write_video
 
-from hiera_video.data import dataset as dataset_module
+from hiera_video.data import manifest as manifest_module
 from hiera_video.data.annotations import VideoList
 from hiera_video.data.clip_sampling import PytorchVideoClipSampler, RandomClipSampler, UniformClipSampler
 from hiera_video.data.dataset import VideoDataset, collate_samples
@@ -169,7 +169,7 @@ def test_a_video_is_opened_and_decoded_once(videos, monkeypatch):
             asked.append(list(indices))
             return super().get_frames(indices)
 
-    monkeypatch.setattr(dataset_module, "VideoReader", Counting)
+    monkeypatch.setattr(manifest_module, "VideoReader", Counting)
     sample = train_set(videos, num_samples=4, clip_sampler=RandomClipSampler(16, 1, 25), transform=KeepPixels())[0]
     assert opened == [videos.paths[0]] and len(asked) == 1
     assert asked[0] == sorted(set(asked[0])), "a frame that several clips share is decoded once"

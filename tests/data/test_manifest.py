@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from video_factory import read_number, write_video
 
 from hiera_video.config import load_config
-from hiera_video.data import dataset as dataset_module
+from hiera_video.data import manifest as manifest_module
 from hiera_video.data.loader import build_train_loader, build_val_loader
 from hiera_video.data.manifest import VideoRecord, load_manifest, write_manifest
 from hiera_video.data.probe import probe_video
@@ -172,7 +172,7 @@ def opened(monkeypatch):
             names.append((Path(path).name, options.get("index") is not None))
             super().__init__(path, **options)
 
-    monkeypatch.setattr(dataset_module, "VideoReader", Noting)
+    monkeypatch.setattr(manifest_module, "VideoReader", Noting)
     return names
 
 

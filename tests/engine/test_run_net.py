@@ -23,7 +23,10 @@ def test_train_then_test_in_one_command(run_net, tmp_path):
     [
         ({"TRAIN.BATCHSIZE": 3}, ["unknown config key TRAIN.BATCHSIZE", "did you mean TRAIN.BATCH_SIZE"]),
         ({"DATA.PATH_TO_DATA_DIR": "/no/such/folder"}, ["DATA.PATH_TO_DATA_DIR = /no/such/folder"]),
-        ({"TEST.ENABLE": True, "TRAIN.ENABLE": False, "DATA.PATH_TO_DATA_DIR": str(ROOT)}, ["no weights to test"]),
+        (
+            {"TEST.ENABLE": True, "TRAIN.ENABLE": False, "DATA.PATH_TO_DATA_DIR": str(ROOT)},
+            ["no weights: TEST.CHECKPOINT_FILE_PATH is empty"],
+        ),
         ({"DATA.PATH_TO_DATA_DIR": str(ROOT)}, [f"{ROOT}/train.csv", "json", "class folders"]),
         ({"DATA.PATH_PREFIX": "/elsewhere"}, ["/elsewhere/", "DATA.PATH_PREFIX"]),
         ({"MODEL.NUM_CLASSES": 7}, ["train.csv", "label 7", "[0, 7)"]),
@@ -34,6 +37,11 @@ def test_train_then_test_in_one_command(run_net, tmp_path):
         ({"TRAIN.PRECISION": "fp16", "NUM_GPUS": 0}, ["fp16 needs a GPU"]),
         ({"NUM_GPUS": 99}, ["NUM_GPUS = 99", "visible GPUs"]),
         ({"TRAIN.CHECKPOINT_FILE_PATH": "/no/weights.pth"}, ["/no/weights.pth"]),
+        ({"TRAIN.ENABLE": False, "EXTRACT.ENABLE": True, "DATA.PATH_TO_DATA_DIR": ""}, ["EXTRACT.VIDEOS"]),
+        (
+            {"TRAIN.ENABLE": False, "EXTRACT.ENABLE": True, "DATA.TEST_CROP_SIZE": 64},
+            ["DATA.TRAIN_JITTER_SCALES[0] = 32", "EXTRACT.NUM_CROPS = 1", "DATA.TEST_CROP_SIZE = 64"],
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_helps(run_main, changes, words):

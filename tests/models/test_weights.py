@@ -80,7 +80,7 @@ def test_weights_by_url(tmp_path, monkeypatch):
         url = f"http://127.0.0.1:{server.server_port}"
         model = make_video_model()
         report = load_weights(model, f"{url}/weights.pth")
-        with pytest.raises(OSError, match=r"cannot fetch weights .*/missing\.pth"):
+        with pytest.raises(OSError, match=r"/missing\.pth: cannot be fetched"):
             load_weights(model, f"{url}/missing.pth")
         server.shutdown()
     assert report.source == f"{url}/weights.pth" and not report.missing
@@ -273,7 +273,7 @@ def test_what_is_no_checkpoint_is_refused_by_name_and_never_run(kind, suffix, tm
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no weights file .*nowhere\.pth"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth: no such file"):
         load_weights(make_video_model(), tmp_path / "nowhere.pth")
 
 

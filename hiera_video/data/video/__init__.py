@@ -6,7 +6,15 @@ into PyTorchVideo's datasets (import it by name: it is slow to import).
 """
 
 from hiera_video.data.video.frames_backend import is_series
-from hiera_video.data.video.index import VideoDecodeError
-from hiera_video.data.video.reader import VideoReader, available_backends
+from hiera_video.data.video.index import FrameIndex, VideoDecodeError
+from hiera_video.data.video.reader import FramesChangedError, VideoReader, available_backends, describe_backend
 
-__all__ = ["VideoDecodeError", "VideoReader", "available_backends", "is_series"]
+__all__ = [
+    "FrameIndex",
+    "FramesChangedError",
+    "VideoDecodeError",
+    "VideoReader",
+    "available_backends",
+    "describe_backend",
+    "is_series",
+]

@@ -7,7 +7,10 @@ import logging
 import operator
 import os
 from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
+from itertools import pairwise
 
+import av
 import numpy as np
 import torch
 
@@ -28,6 +31,19 @@ _OTHER_BACKENDS = {"decord": DecordBackend, "torchcodec": TorchcodecBackend}
 _IMPORTS = {"decord": import_decord, "torchcodec": import_torchcodec}
 _warned: set[tuple[str, str]] = set()
 _logger = get_logger(__name__)
+_FRAMES_PER_CALL = 32  # of decoders that give all asked frames at once
+
+
+def describe_backend(backend: str) -> str:
+    """Name and version of a decoder, with the library that PyAV decodes with."""
+    version = metadata.version("av" if backend == "pyav" else backend)
+    if backend != "pyav":
+        return f"{backend} {version}"
+    return f"pyav {version}, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
+
+
+class FramesChangedError(Exception):
+    """While frames were given out one by one, decoding showed that the video has others than its index told."""
 
 
 def available_backends() -> list[str]:
@@ -185,6 +201,40 @@ class VideoReader:
         self._frame_shape = frames.shape[1:]
         return torch.from_numpy(frames)
 
+    def iterate_frames(self, indices: Iterable[int]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Decodes the frames at these presentation positions one after the other, however many they are.
+
+        Args:
+            indices: positions in [0, len(self)), strictly increasing.
+
+        Yields:
+            position, and RGB frame (H, W, C), uint8.
+
+        Raises:
+            ValueError: a position out of range or order, or a closed reader.
+            VideoDecodeError: a frame does not decode.
+            FramesChangedError: damage showed up, so that positions before and after it would not belong together. The
+                reader knows the right frames now: start over.
+        """
+        if self._is_closed:
+            raise ValueError(f"{self.path}: the reader is closed")
+        wanted = [operator.index(index) for index in indices]
+        in_order = all(first < second for first, second in pairwise(wanted))
+        if wanted and not (in_order and wanted[0] >= 0 and wanted[-1] < len(self)):
+            raise ValueError(f"{self.path}: positions must increase strictly within 0 to {len(self) - 1}")
+        length, previous = len(self), -1
+        try:
+            with _naming(self.path):
+                for position, rgb in self._decode(wanted):
+                    if position <= previous or len(self) != length:
+                        raise FramesChangedError(self.path)
+                    previous = position
+                    yield position, torch.from_numpy(np.ascontiguousarray(rgb))
+        except VideoDecodeError as error:
+            if len(self) != length:
+                raise FramesChangedError(self.path) from error
+            raise
+
     def close(self) -> None:
         """Closes the file. The length and the times remain known."""
         self._is_closed = True
@@ -203,7 +253,8 @@ class VideoReader:
     def _decode(self, positions: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         if self._other is not None:
             try:
-                yield from self._other.decode(positions)
+                for start in range(0, len(positions), _FRAMES_PER_CALL):
+                    yield from self._other.decode(positions[start : start + _FRAMES_PER_CALL])
                 return
             except UntrustedBackendError as error:
                 self._fall_back(error)

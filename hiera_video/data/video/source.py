@@ -10,7 +10,7 @@ import av
 import fsspec
 
 from hiera_video.utils.logging import get_logger
-from hiera_video.utils.pathmgr import pathmgr
+from hiera_video.utils.pathmgr import fetch_file, get_path_here
 
 _BLOCK_BYTES = 256 * 1024  # of a remote file, fetched at once: about a second of video at the sizes of Kinetics
 _CACHED_BLOCKS = 32  # kept for each open file
@@ -95,28 +95,19 @@ def find_source(path: str) -> LocalSource | RemoteSource:
     Raises:
         FileNotFoundError: no such file, or nothing here opens such a URL; the message names the path.
     """
-    protocol, separator, rest = path.partition("://")
-    if separator and protocol == "file":
-        path, separator = rest, ""
-    if separator:
-        file = _open_remote(path, protocol)
+    if get_path_here(path) is None:
+        file = _open_remote(path)
         if file is not None:
             return RemoteSource(path, file)
-    try:
-        local_path = pathmgr.get_local_path(path)
-    except OSError as error:
-        raise FileNotFoundError(f"{path}: cannot be fetched: {error}") from error
-    if not os.path.isfile(local_path):
-        raise FileNotFoundError(f"{path}: {_explain_missing(local_path)}")
-    return LocalSource(local_path)
+    return LocalSource(fetch_file(path))
 
 
-def _open_remote(path: str, protocol: str) -> BinaryIO | None:
+def _open_remote(path: str) -> BinaryIO | None:
     """A seekable file, or None where fsspec does not know the protocol or cannot seek in the file."""
     try:
         file_system, path_there = fsspec.url_to_fs(path)
     except (ValueError, ImportError) as error:
-        _logger.debug("%s: fsspec cannot open %s:// here: %s", path, protocol, error)
+        _logger.debug("%s: fsspec cannot open this here: %s", path, error)
         return None
     options = {"block_size": _BLOCK_BYTES, "cache_type": "blockcache", "cache_options": {"maxblocks": _CACHED_BLOCKS}}
     try:
@@ -124,12 +115,3 @@ def _open_remote(path: str, protocol: str) -> BinaryIO | None:
     except (OSError, ValueError) as error:
         raise FileNotFoundError(f"{path}: cannot be opened: {error}") from error
     return file if file.seekable() else None
-
-
-def _explain_missing(path: str) -> str:
-    if os.path.exists(path):
-        return "is not a file"
-    protocol, separator, _ = path.partition("://")
-    if separator:
-        return f"nothing here opens {protocol}:// paths; pip install 'hiera_video[remote]' or fsspec's package for it"
-    return "no such file"

@@ -1,0 +1,106 @@
+"""Clips of a stream are those that whole decoding and the test transform give; damage starts a video over."""
+
+import numpy as np
+import pytest
+import torch
+from video_factory import decode_plainly, write_video
+
+from hiera_video.data.clip_stream import ClipStream, VideoOpener, WorkQueue, stream_clips
+from hiera_video.data.transforms import TestTransform
+from hiera_video.data.video import FramesChangedError, VideoDecodeError, VideoReader
+from hiera_video.data.windows import SlidingWindows
+from hiera_video.engine.decoding import open_queue
+
+CROP = TestTransform(num_crops=3, short_side_px=40, crop_size_px=32)
+
+
+def stream(path, *, windows, clips_per_chunk=3, **options):
+    return list(stream_clips(str(path), planner=windows, transform=CROP, clips_per_chunk=clips_per_chunk, **options))
+
+
+@pytest.mark.parametrize("clips_per_chunk", [1, 3, 100])
+@pytest.mark.parametrize("backend", ["pyav", "decord"])
+def test_clips_equal_those_of_a_whole_decode(tmp_path, clips_per_chunk, backend):
+    path = write_video(tmp_path / "a.mp4", num_frames=53)
+    windows = SlidingWindows(4, window=0.9, stride=0.35)
+    opener = VideoOpener(backend=backend)
+    chunks = stream(path, windows=windows, clips_per_chunk=clips_per_chunk, open_reader=opener)
+    frames = torch.from_numpy(np.stack(decode_plainly(path)))
+    with VideoReader(path) as reader:
+        plan = windows.plan(reader.index)
+    expected = torch.cat([CROP(frames[clip]) for clip in plan.frames])
+    assert torch.equal(torch.cat([chunk["views"] for chunk in chunks]), expected)
+    np.testing.assert_array_equal(np.concatenate([chunk["spans_sec"] for chunk in chunks]), plan.spans_sec)
+    assert [chunk["is_last"] for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert [chunk["first_clip"] for chunk in chunks] == list(range(0, len(plan), clips_per_chunk))
+
+
+class ChangingReader:
+    """A reader whose first pass ends in the discovery that there are other frames."""
+
+    def __init__(self, path, changes):
+        self.reader, self.changes = VideoReader(path), changes
+
+    @property
+    def index(self):
+        return self.reader.index
+
+    def iterate_frames(self, indices):
+        for number, item in enumerate(self.reader.iterate_frames(indices)):
+            if self.changes and number == 12:
+                self.changes -= 1
+                raise FramesChangedError
+            yield item
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.reader.close()
+
+
+def test_a_video_whose_frames_change_is_started_over(tmp_path):
+    path = write_video(tmp_path / "a.mp4", num_frames=40)
+    windows = SlidingWindows(4, window=0.4, stride=0.4)
+    chunks = stream(path, windows=windows, clips_per_chunk=1, open_reader=lambda p: ChangingReader(p, 1))
+    assert {chunk["attempt"] for chunk in chunks} == {0, 1}
+    again = [chunk for chunk in chunks if chunk["attempt"] == 1]
+    expected = stream(path, windows=windows, clips_per_chunk=1)
+    assert all(torch.equal(a["views"], b["views"]) for a, b in zip(again, expected, strict=True))
+    with pytest.raises(VideoDecodeError, match="change each time"):
+        stream(path, windows=windows, open_reader=lambda p: ChangingReader(p, 9))
+
+
+def test_iterating_frames_checks_its_positions_and_notices_changes(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", num_frames=10)
+    with VideoReader(path) as reader:
+        for wrong in ([0, 10], [3, 3], [2, 1], [-1]):
+            with pytest.raises(ValueError, match="increase strictly within 0 to 9"):
+                list(reader.iterate_frames(wrong))
+        decode = reader._main.decode
+        monkeypatch.setattr(reader._main, "decode", lambda positions: [*decode([0, 1]), *decode([0, 1, 2])])
+        with pytest.raises(FramesChangedError):
+            list(reader.iterate_frames([0, 1, 2]))
+    with pytest.raises(ValueError, match="closed"):
+        list(reader.iterate_frames([0]))
+
+
+def test_each_video_is_given_out_once_and_failures_are_told(tmp_path):
+    paths = [str(write_video(tmp_path / f"{i}.mp4", num_frames=12)) for i in range(3)] + [str(tmp_path / "none.mp4")]
+    queue, _ = open_queue(np.array([2, 0, 3, 1]))
+    options = {"planner": SlidingWindows(4, window=0.4, stride=0.4), "transform": CROP, "clips_per_chunk": 8}
+    first = ClipStream(np.array(paths), queue=queue, open_reader=VideoOpener(), **options)
+    second = ClipStream(
+        np.array(paths), queue=WorkQueue(queue.order, queue.host, queue.port), open_reader=VideoOpener(), **options
+    )
+    one, other = iter(first), iter(second)
+    indices = [next(one)["index"], next(other)["index"]]
+    rest = [*one, *other]
+    assert indices == [2, 0] and sorted(chunk["index"] for chunk in rest if chunk["is_last"]) == [1, 3]
+    failure = next(chunk for chunk in rest if chunk["index"] == 3)
+    assert "none.mp4" in failure["failure"] and "no such file" in failure["failure"]
+
+
+def test_unfinished_work_comes_first(tmp_path):
+    queue, _ = open_queue(np.array([1]))
+    assert list(WorkQueue(queue.order, queue.host, queue.port, redo=[5, 6])) == [5, 6, 1]
