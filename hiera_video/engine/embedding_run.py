@@ -84,7 +84,11 @@ class EmbeddingRun:
                 self._finish_batch()
             self._deliver()
         finally:
-            self._writer.flush()  # what is complete is kept, whatever ends this
+            self.finish()  # what is complete is kept, whatever ends this
+
+    def finish(self) -> None:
+        """Writes what is complete."""
+        self._writer.flush()
 
     def _take_chunk(self, chunk: dict[str, Any]) -> None:
         if "busy_sec" in chunk:
@@ -130,9 +134,10 @@ class EmbeddingRun:
                     part = part[:missing]
                 missing -= len(part)
                 features.append(part)
-            self._add_chunk(chunk, torch.cat(features) if features else None)
+            self.add_features(chunk, torch.cat(features) if features else None)
 
-    def _add_chunk(self, chunk: dict[str, Any], features: torch.Tensor | None) -> None:
+    def add_features(self, chunk: dict[str, Any], features: torch.Tensor | None) -> None:
+        """Takes the features (n * crops, ...) of a chunk, whose videos' chunks come in order; None for a failure."""
         info = self._videos[chunk["index"]]
         video = self._open.setdefault(chunk["index"], _Video(chunk["attempt"]))
         if chunk["attempt"] < video.attempt:

@@ -99,23 +99,37 @@ def run_extraction(
     Raises:
         ValueError: OUTPUT_DIR has embeddings with other settings.
     """
-    folder = Path(cfg.OUTPUT_DIR)
-    settings = {"weights_sha256": sha256, **{key: _get_key(cfg, key) for key in _CONTENT_KEYS}}
-    check_settings(folder, settings)
+    check_output(cfg, sha256)
     barrier()  # until here nothing has been written
-    complete: set[str] = set()
-    if is_main_process():
-        shape = get_feature_shape(model, cfg.EXTRACT.LAYER)
-        write_side_car(folder, _describe_run(cfg, settings, load_side_car(folder), checkpoint, shape, len(collection)))
-        complete = prepare_folder(folder)
-    queue, store = open_queue(_order(collection, complete))
-    model.eval()
-    run = _build_run(cfg, model, collection)
-    loader = _build_loader(cfg, collection, queue)
+    complete = prepare_output(cfg, model, len(collection), checkpoint=checkpoint, sha256=sha256)
+    queue, store = open_queue(order_todo(collection, complete))
+    run = build_run(cfg, model.eval(), collection)
     progress = _Progress(cfg, run, store, num_todo=len(queue.order), num_complete=len(complete))
     with progress.show():
-        run.embed(loader, progress.update)
-    return _finish(cfg, run, store, progress, folder)
+        run.embed(_build_loader(cfg, collection, queue), progress.update)
+    progress.update()
+    results = _gather_results(run, store)
+    return _finish(cfg, progress, results) if results else {}
+
+
+def check_output(cfg: CfgNode, sha256: str) -> None:
+    """Raises ValueError where OUTPUT_DIR has embeddings with other settings than these."""
+    check_settings(cfg.OUTPUT_DIR, _get_settings(cfg, sha256))
+
+
+def prepare_output(cfg: CfgNode, model: nn.Module, num_videos: int, *, checkpoint: str, sha256: str) -> set[str]:
+    """Writes the side-car and makes OUTPUT_DIR ready: the paths that are complete; other processes get none."""
+    if not is_main_process():
+        return set()
+    folder = Path(cfg.OUTPUT_DIR)
+    shape = get_feature_shape(model, cfg.EXTRACT.LAYER)
+    settings, previous = _get_settings(cfg, sha256), load_side_car(folder)
+    write_side_car(folder, _describe_run(cfg, settings, previous, checkpoint, shape, num_videos))
+    return prepare_folder(folder)
+
+
+def _get_settings(cfg: CfgNode, sha256: str) -> dict[str, Any]:
+    return {"weights_sha256": sha256, **{key: _get_key(cfg, key) for key in _CONTENT_KEYS}}
 
 
 def _get_key(cfg: CfgNode, key: str) -> Any:
@@ -160,14 +174,15 @@ def _describe_run(
     }
 
 
-def _order(collection: Collection, complete: set[str]) -> np.ndarray:
+def order_todo(collection: Collection, complete: set[str]) -> np.ndarray:
     """Positions of the videos that are to be done, the largest files first."""
     todo = np.array([i for i, path in enumerate(collection.paths) if str(path) not in complete], dtype=np.int64)
     here = [get_path_here(str(collection.paths[i])) for i in todo]
     return todo[order_by_size([None if path is None else get_size_bytes(path) for path in here])]
 
 
-def _build_run(cfg: CfgNode, model: nn.Module, collection: Collection) -> EmbeddingRun:
+def build_run(cfg: CfgNode, model: nn.Module, collection: Collection) -> EmbeddingRun:
+    """What turns chunks of these videos into rows in OUTPUT_DIR."""
     labels, splits = collection.labels.tolist(), collection.splits
     videos = [
         VideoInfo(str(path), name, None if labels[i] < 0 else labels[i], None if splits is None else str(splits[i]))
@@ -267,6 +282,7 @@ class _Progress:
             "decoder_busy_percent": round(100 * run.decoding.compute_sec() / seconds, 1),
             "model_busy_percent": round(100 * run.computing.compute_sec() / seconds, 1),
             "both_idle_percent": round(100 * max(1 - run.any_work.compute_sec() / seconds, 0), 1),
+            "seconds": round(seconds, 1),
             "eta": format_duration((self.num_todo - num_ended) / per_sec) if per_sec else "unknown",
         }
 
@@ -277,39 +293,39 @@ class _Progress:
         self._num_failures_logged += len(new)
 
 
-def _finish(cfg: CfgNode, run: EmbeddingRun, store: TCPStore, progress: _Progress, folder: Path) -> dict[str, Any]:
-    """Gathers what the processes have done; the main one writes the failures and the files for each video."""
-    progress.update()
+def _gather_results(run: EmbeddingRun, store: TCPStore) -> list[tuple[dict[str, str], int, int]]:
+    """Failures, videos done and rows of each process, for the main one; others do not wait, and get []."""
     store.set(f"result/{get_rank()}", simplejson.dumps([run.failures, run.num_done, run.num_rows]))
     if not is_main_process():
-        return {}
+        return []
     keys = [f"result/{rank}" for rank in range(get_world_size())]
     store.wait(keys, _FOREVER)
-    results = [simplejson.loads(store.get(key)) for key in keys]
+    return [simplejson.loads(store.get(key)) for key in keys]
+
+
+def _finish(cfg: CfgNode, progress: _Progress, results: list[tuple[dict[str, str], int, int]]) -> dict[str, Any]:
     failures = {path: reason for failed, _, _ in results for path, reason in failed.items()}
     num_done, num_rows = (sum(result[i] for result in results) for i in (1, 2))
-    write_failures(folder, failures)
-    if cfg.EXTRACT.WRITE_NPY:
-        write_npy_files(folder)
-    if cfg.EXTRACT.WRITE_SAFETENSORS:
-        write_safetensors_files(folder)
-    seconds = time.monotonic() - progress.began
-    stats = progress.compute_stats(num_done + len(failures))
-    stats = {
-        **stats,
-        "num_done": num_done,
-        "num_rows": num_rows,
-        "num_failed": len(failures),
-        "seconds": round(seconds, 1),
-    }
-    log_json_stats({"_type": "extract_done", **stats}, output_dir=folder)
+    write_rest(cfg, failures)
+    counts = {"num_done": num_done, "num_rows": num_rows, "num_failed": len(failures)}
+    stats = {**progress.compute_stats(num_done + len(failures)), **counts}
+    log_json_stats({"_type": "extract_done", **stats}, output_dir=cfg.OUTPUT_DIR)
     logger.info(
         "embedded %d videos, %d rows, in %.0f s; %d videos without embeddings%s; see %s",
         num_done,
         num_rows,
-        seconds,
+        stats["seconds"],
         len(failures),
         " (failures.parquet)" if failures else "",
-        folder,
+        cfg.OUTPUT_DIR,
     )
     return stats
+
+
+def write_rest(cfg: CfgNode, failures: dict[str, str]) -> None:
+    """Writes what follows the shards: the failures, and the files for each video that EXTRACT asks for."""
+    write_failures(cfg.OUTPUT_DIR, failures)
+    if cfg.EXTRACT.WRITE_NPY:
+        write_npy_files(cfg.OUTPUT_DIR)
+    if cfg.EXTRACT.WRITE_SAFETENSORS:
+        write_safetensors_files(cfg.OUTPUT_DIR)
