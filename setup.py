@@ -31,6 +31,7 @@ setup(
         "pyarrow>=16",
         "pyyaml>=6.0",
         "safetensors>=0.4.3",
+        "scikit-learn>=1.5",
         "simplejson>=3.19",
         "tensorboard>=2.16",
         "tqdm>=4.66",
@@ -41,8 +42,17 @@ setup(
         "torchcodec": ["torchcodec"],
         # Videos at https://, s3:// and gs:// that are read where they are.
         "remote": ["fsspec[http,s3,gs]"],
+        # Approximate search among embeddings, embedding on a cluster, models for other runtimes.
+        "faiss": ["faiss-cpu>=1.8"],
+        "ray": ["ray[data]>=2.30"],
+        "export": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],
         "test": [
             "aiohttp>=3.9",
+            "faiss-cpu>=1.8",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+            "onnxscript>=0.3",
+            "ray[data]>=2.30",
             "hiera-transformer==0.1.4",
             "timm>=1.0",
             "hypothesis>=6.100",

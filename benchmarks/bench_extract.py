@@ -1,6 +1,7 @@
 """Embedding a folder of videos, end to end: our job against a straightforward loop, with the same model, side by side.
 
-    python benchmarks/bench_extract.py
+    python benchmarks/bench_extract.py            # videos a second
+    python benchmarks/bench_extract.py --memory   # peak memory for a video of a minute and of an hour
 
 The loop is what people write first: decode a video whole (PyAV with its own threads, or decord), cut its clips, run the
 model on them, next video. Ours decodes what the clips need in other processes while the model runs. Both give the same
@@ -9,7 +10,10 @@ embeddings; the largest difference is printed. Videos are generated: 10 s at 30 
 
 import argparse
 import json
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -124,6 +128,47 @@ def print_row(row: dict, num_videos: int) -> None:
     print(f"{row['size']:>10} {row['case']:17}{rates}{ratios}{busy}{row['difference']:11.1e}", flush=True)
 
 
+def write_long_video(path: Path, seconds: int) -> None:
+    """A small picture that pans, for as long as wanted."""
+    canvas = np.random.default_rng(0).integers(0, 255, (72, 512, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "30"})
+        stream.width, stream.height, stream.pix_fmt = 128, 72, "yuv420p"
+        for i in range(seconds * FPS):
+            picture = np.ascontiguousarray(canvas[:, i % 384 : i % 384 + 128])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def embed_alone(video: str) -> None:
+    """Embeds one video with a small model in this process and its decoding process: the sum of their peaks, MiB."""
+    with tempfile.TemporaryDirectory() as output:
+        words = ["MODEL.MODEL_NAME", "hiera_tiny_16x224", "TRAIN.ENABLE", "False", "DATA_LOADER.NUM_WORKERS", "1"]
+        words += ["DATA.TRAIN_CROP_SIZE", "64", "DATA.TEST_CROP_SIZE", "64", "DATA.TRAIN_JITTER_SCALES", "[72,72]"]
+        cfg = load_config([], [*words, "HIERA.EMBED_DIM", "24", "OUTPUT_DIR", output])
+        model = build_model_from_cfg(cfg, crop_size=64)
+        run_extraction(cfg, model, collect_videos(video), checkpoint="random", sha256="0")
+        peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        print(len(read_embeddings(output)), sum(peaks) / 2**10)
+
+
+def compare_memory() -> None:
+    """Peak memory for a minute, ten minutes and an hour of video, each in fresh processes."""
+    peaks = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for seconds in (60, 600, 3600):
+            path = Path(folder) / f"{seconds}.mp4"
+            write_long_video(path, seconds)
+            child = [sys.executable, __file__, "--child", str(path)]
+            output = subprocess.run(child, check=True, capture_output=True, text=True).stdout
+            windows, peaks[seconds] = (float(word) for word in output.split()[-2:])
+            ratio = peaks[seconds] / peaks[60]
+            print(
+                f"{seconds:5} s of video, {windows:5.0f} windows: {peaks[seconds]:7.0f} MiB  {ratio:.2f}x", flush=True
+            )
+    print(json.dumps({"peak_mib": peaks}))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="hiera_tiny_16x224")
@@ -133,7 +178,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--workers", type=int, default=-1)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--memory", action="store_true", help="measure memory instead")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.child:
+        return embed_alone(args.child)
+    if args.memory:
+        return compare_memory()
     print("videos a second, and our job's ratio to each loop; how busy decoder and model of our job were\n")
     print(f"{'':28}{'PyAV':>10}{'decord':>10}{'ours':>10}{'/ PyAV':>10}{'/ decord':>10}", end="")
     print(f"{'decoder':>10}{'model':>9}{'neither':>9}{'difference':>11}")

@@ -9,7 +9,12 @@ predictions = hv.predict("clip.mp4", checkpoint="output/checkpoints/checkpoint_b
 """
 
 import importlib
+import os
 from typing import Any
+
+# By default OpenMP's threads wait for each other by spinning, at the price of several times the work itself once
+# decoding processes want the same cores. This limits it to some microseconds; it is read when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from hiera_video.data.video import VideoDecodeError, VideoReader
 from hiera_video.models.build import build_model, model_names

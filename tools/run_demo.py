@@ -1,7 +1,8 @@
 """The demo: makes videos, trains a small Hiera on them, tests it over several views, and prints what came out.
 
 Then it shows what pre-training is worth where labels are few: a masked autoencoder learns from the videos alone, and is
-fine-tuned on 3 labelled videos of each class, beside the same training from random weights.
+fine-tuned on 3 labelled videos of each class, beside the same training from random weights. At last all videos are
+embedded; probes measure what the embeddings tell, and a page shows the videos most similar to one of them.
 
 Every step is a command that can be typed by hand; it is printed before it runs.
 """
@@ -60,6 +61,11 @@ class Demo:
     def load_results(self, folder: str) -> dict:
         return simplejson.loads((ROOT / self.output_dir / folder / "test_results.json").read_text())
 
+    def load_probes(self) -> dict[str, float]:
+        """Top-1 of the probes on the embeddings, in percent."""
+        scores = simplejson.loads((ROOT / self.output_dir / "probes.json").read_text())["scores"]
+        return {score["probe"]: score["value"] for score in scores if score["metric"] == "top-1"}
+
 
 def run_all(demo: Demo) -> None:
     """All commands of the demo."""
@@ -71,6 +77,20 @@ def run_all(demo: Demo) -> None:
     start_from = ["TRAIN.CHECKPOINT_FILE_PATH", weights]
     demo.run_net("few labels, pre-trained", FEW_LABELS_CONFIG, "few_labels_mae", *start_from)
     demo.run_net("few labels, from scratch", FEW_LABELS_CONFIG, "few_labels_scratch")
+    embed(demo)
+
+
+def embed(demo: Demo) -> None:
+    """Embeds all videos with the trained model, measures the embeddings, and searches among them."""
+    weights = os.path.relpath(find_last_checkpoint(ROOT / demo.output_dir), ROOT)
+    folder = f"{demo.output_dir}/embeddings"
+    only = ["TRAIN.ENABLE", "False", "TEST.ENABLE", "False", "EXTRACT.ENABLE", "True"]
+    demo.run_net("embeddings", CONFIG, "embeddings", *only, "EXTRACT.CHECKPOINT_FILE_PATH", weights)
+    demo.run("probes", "tools/probe_embeddings.py", folder, "--json", f"{demo.output_dir}/probes.json")
+    example = (ROOT / demo.data_dir / "test.csv").read_text().split(" ")[0]
+    names = ["--class-names", f"{demo.data_dir}/classnames.json"]
+    page = ["--exclude-same-video", "--group-by-video", *names, "--html", f"{demo.output_dir}/search.html"]
+    demo.run("search", "tools/search_embeddings.py", folder, "--path", f"{demo.data_dir}/{example}", *page)
 
 
 def print_table(rows: dict[str, str]) -> None:
@@ -97,8 +117,12 @@ def report(demo: Demo) -> None:
             "with few labels": "the same model, 3 labelled videos of each class, tested on 1 view; top-1:",
             "  pre-trained": f"{pretrained['top1']:.2f} %   (MAE on all training videos, without their labels)",
             "  from scratch": f"{scratch['top1']:.2f} %   (the same fine-tuning from random weights)",
+            "embeddings": ", ".join(f"{name} {value:.1f} %" for name, value in demo.load_probes().items()),
+            "search page": f"{demo.output_dir}/search.html",
             "time": ", ".join(f"{step} {value:.0f} s" for step, value in list(seconds.items())[:3]),
-            "": ", ".join(f"{step} {value:.0f} s" for step, value in list(seconds.items())[3:]),
+            "": ", ".join(f"{step} {value:.0f} s" for step, value in list(seconds.items())[3:6]),
+            " ": ", ".join(f"{step} {value:.0f} s" for step, value in list(seconds.items())[6:]),
+            "  ": f"{sum(seconds.values()):.0f} s in all",
             "videos": demo.data_dir,
             "results": f"{demo.output_dir}/test_results.json, test_predictions.parquet, metrics.jsonl",
             "weights": results["checkpoint"],
@@ -106,7 +130,7 @@ def report(demo: Demo) -> None:
     )
     summary = {name: results[name] for name in ("top1", "top5", "num_videos", "num_views")}
     few_labels = {"few_labels_top1": {"mae": pretrained["top1"], "scratch": scratch["top1"]}}
-    print(simplejson.dumps({**summary, **few_labels, "seconds": seconds}))
+    print(simplejson.dumps({**summary, **few_labels, "probes": demo.load_probes(), "seconds": seconds}))
 
 
 def main() -> None:

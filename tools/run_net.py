@@ -1,11 +1,6 @@
 """Pre-train, train, test and embed from configs: ``python tools/run_net.py --cfg FILE [FILE ...] [KEY VALUE ...]``."""
 
-import os
 import sys
-
-# By default OpenMP's threads wait for each other by spinning, at the price of several times the work itself once
-# decoding processes want the same cores. This limits it to some microseconds; it is read when torch is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from hiera_video.config import describe_keys, dump_config, load_config, parse_args
 from hiera_video.engine.extract import extract

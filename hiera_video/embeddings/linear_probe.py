@@ -59,7 +59,8 @@ def _fit(features: np.ndarray, labels: np.ndarray, strength: float) -> LogisticR
 
 def _judge(model: LogisticRegression, features: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Share of hits and mean log-likelihood; the model knows each of the labels."""
-    log_likelihood = model.predict_log_proba(features)
+    with np.errstate(divide="ignore"):  # a probability that rounds to 0: infinitely unlikely, as it should be
+        log_likelihood = model.predict_log_proba(features)
     columns = np.searchsorted(model.classes_, labels)
     is_hit = log_likelihood.argmax(axis=1) == columns
     return is_hit.mean(), log_likelihood[np.arange(len(labels)), columns].mean()

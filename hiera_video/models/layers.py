@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from hiera_video.models.mask_units import pool_windows
 
+# torch 2.6 has the wider one alone.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
 # torch sends float32 matrix products to MKL, which keeps to AVX2 on AMD processors, and convolutions to oneDNN, which
 # uses AVX-512 on any that has it.
 _HAS_FASTER_CONV = torch.backends.mkldnn.is_available() and "AVX512" in torch.backends.cpu.get_cpu_capability()
@@ -20,10 +23,11 @@ _HAS_FASTER_CONV = torch.backends.mkldnn.is_available() and "AVX512" in torch.ba
 def compute_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`F.linear`, (..., in) -> (..., out); in float32 on an AVX-512 CPU computed as a 1x1 convolution.
 
-    On AMD processors that is up to twice as fast, forward and backward.
+    On AMD processors that is up to twice as fast, forward and backward. An exported graph gets `F.linear`: it will run
+    elsewhere.
     """
     is_plain_float32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if not (_HAS_FASTER_CONV and x.is_cpu and is_plain_float32 and x.numel()):
+    if not (_HAS_FASTER_CONV and x.is_cpu and is_plain_float32) or _is_exporting() or not x.numel():
         return F.linear(x, weight, bias)
     rows = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # (1, in, rows, 1), channels last
     # Dilation means nothing to a kernel of size 1, but on one thread torch gives other 1x1 convolutions of one sample

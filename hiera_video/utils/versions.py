@@ -5,7 +5,7 @@ from importlib import metadata
 
 import torch
 
-_PACKAGES = ("hiera_video", "torch", "torchvision", "pytorchvideo", "av", "numpy")
+_PACKAGES = ("hiera_video", "torch", "torchvision", "pytorchvideo", "av", "numpy", "scikit-learn")
 
 
 def get_versions() -> dict[str, str]:
