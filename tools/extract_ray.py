@@ -107,6 +107,8 @@ class Assembler:
     def add(self, batch: dict[str, np.ndarray]) -> None:
         """Takes rows of the model's actors."""
         for i, index in enumerate(batch["index"].tolist()):
+            if index in self.ended:
+                continue  # rows in front of a failure, or from a task that Ray did again
             if batch["failure"][i]:
                 self._end(index, failure=str(batch["failure"][i]))
                 continue
@@ -160,6 +162,8 @@ def run_pipeline(args: argparse.Namespace, todo: np.ndarray, paths: np.ndarray, 
         batch_size=_VIDEOS_PER_TASK,
         concurrency=args.decoders,
         num_cpus=1,
+        max_restarts=-1,
+        max_task_retries=1,  # without a limit, a video that brings its actor down would be tried for ever
     )
     rows = rows.map_batches(
         Embedder,
@@ -186,10 +190,11 @@ def extract(args: argparse.Namespace) -> None:
     logger.info("%d videos to embed, %d are done already", len(todo), len(complete))
     run = build_run(cfg, model, collection)
     assembler = Assembler(run, num_crops=cfg.EXTRACT.NUM_CROPS)
-    if len(todo):
-        for batch in run_pipeline(args, todo, collection.paths, checkpoint):
+    try:
+        for batch in run_pipeline(args, todo, collection.paths, checkpoint) if len(todo) else ():
             assembler.add(batch)
-    run.finish()
+    finally:
+        run.finish()
     lost = [str(collection.paths[index]) for index in todo.tolist() if index not in assembler.ended]
     failures = run.failures | dict.fromkeys(lost, "the task that it was part of did not end; see Ray's log")
     write_rest(cfg, failures)

@@ -32,6 +32,7 @@ from hiera_video.embeddings.labelled import group_by_video
 from hiera_video.embeddings.probe import PROBES, run_probes
 from hiera_video.embeddings.reading import Embeddings, read_embeddings
 from hiera_video.embeddings.store import FAILURES
+from hiera_video.report.tables import format_table
 from hiera_video.utils.logging import setup_logging
 from hiera_video.utils.pathmgr import pathmgr
 from hiera_video.utils.versions import get_versions
@@ -320,12 +321,7 @@ def format_report(report: Mapping[str, Any]) -> str:
         interval = f"[{score['low']:.1f}, {score['high']:.1f}]"
         numbers = f"{score['value']:.1f}", interval, f"{score['baseline']:.1f}"
         rows.append((score["probe"], score["metric"], *numbers))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(f"{cell:{align}{width}}" for cell, align, width in zip(row, "<<>>>", widths, strict=True))
-        for row in rows
-    ]
-    lines.append("")
+    lines = [format_table(rows, "<<>>>"), ""]
     for name, side in report["data"].items():
         line = f"{name}: {side['videos']:,} videos ({side['windows']:,} windows) of {side['classes']:,} classes"
         if side["videos_of_unseen_classes"]:

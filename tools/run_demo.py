@@ -55,6 +55,7 @@ class Demo:
         data = ["DATA.PATH_TO_DATA_DIR", self.data_dir]
         if config == FEW_LABELS_CONFIG:
             data = ["DATA.PATH_TO_DATA_DIR", f"{self.data_dir}/few_labels", "DATA.PATH_PREFIX", self.data_dir]
+        data += ["DATA.CLASS_NAMES_PATH", f"{self.data_dir}/classnames.json"]
         output = ["OUTPUT_DIR", os.path.normpath(os.path.join(self.output_dir, folder))]
         self.run(step, "tools/run_net.py", "--cfg", config, *data, *output, *opts, *self.opts)
 

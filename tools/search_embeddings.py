@@ -43,6 +43,7 @@ from hiera_video.embeddings.search import (
     search_filtered,
 )
 from hiera_video.report.search_page import ShownClip, format_span, render_pairs_page, render_search_page, write_page
+from hiera_video.report.tables import format_table
 from hiera_video.utils.logging import setup_logging
 
 INDEXES = ("auto", "exact", "faiss")
@@ -329,16 +330,6 @@ def make_record(table: pd.DataFrame, row: int, class_names: Sequence[str]) -> di
     name = _name_label(entry["label"], class_names) if class_names else None
     record |= {"label": None if record["label"] is None else int(record["label"]), "view": int(record["view"])}
     return {"row": row, **record, "class_name": name or None}
-
-
-def format_table(rows: Sequence[Sequence[str]], sides: str) -> str:
-    """Columns, each to the left (<) or right (>); letters that are not printable are written as escapes."""
-    rows = [["".join(c if c.isprintable() else repr(c)[1:-1] for c in cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)) for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _list_cells(clip: ShownClip) -> list[str]:

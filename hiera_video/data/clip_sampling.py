@@ -8,6 +8,7 @@ All random draws come from Python's global ``random``, as PyTorchVideo's do.
 from __future__ import annotations
 
 import random
+from abc import abstractmethod
 from collections.abc import Sequence
 from fractions import Fraction
 from numbers import Rational
@@ -113,6 +114,7 @@ class FrameClipSampler(ClipSampler):
         self.num_frames = num_frames
         self.num_clips = num_clips
 
+    @abstractmethod
     def get_frame_indices(self, num_video_frames: int, fps: Number) -> np.ndarray:
         """Frames of each clip.
 
@@ -126,10 +128,10 @@ class FrameClipSampler(ClipSampler):
         Raises:
             ValueError: the video has no frame.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def _get_clip_start_sec(self, clip_index: int, delta_sec: Fraction) -> Number:
-        raise NotImplementedError
+        """Start of a clip that may begin in [0, delta]."""
 
     def __call__(self, last_clip_time: Number | None, video_duration: Number, annotation: dict[str, Any]) -> ClipInfo:
         """The next clip as PyTorchVideo's data sets want it: [start, end) in seconds."""
@@ -158,8 +160,9 @@ class _StridedClipSampler(FrameClipSampler):
         self.sampling_rate = sampling_rate
         self.target_fps = target_fps
 
+    @abstractmethod
     def _get_clip_start_frames(self, clip_index: int, delta_frames: Fraction) -> Number:
-        raise NotImplementedError
+        """Start of a clip that may begin in [0, delta]."""
 
     def _get_clip_start_sec(self, clip_index: int, delta_sec: Fraction) -> Number:
         # In seconds the video's own rate is unknown; its frames are taken to come at target_fps.

@@ -115,14 +115,16 @@ class ClipStream(IterableDataset):
             clips_per_chunk=self.clips_per_chunk,
             open_reader=self.open_reader,
         )
-        began = time.monotonic()
+        began, attempt = time.monotonic(), 0
         try:
             for chunk in chunks:
+                attempt = chunk["attempt"]
                 yield {"index": index, "failure": None, **chunk, "busy_sec": (began, time.monotonic())}
                 began = time.monotonic()
         except (VideoDecodeError, OSError, ValueError) as error:
             reason = str(error) if path in str(error) else f"{path}: {error}"
-            yield {"index": index, "failure": reason, "is_last": True, "busy_sec": (began, time.monotonic())}
+            busy_sec = began, time.monotonic()
+            yield {"index": index, "attempt": attempt, "failure": reason, "is_last": True, "busy_sec": busy_sec}
 
 
 def stream_clips(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +16,11 @@ import pyarrow.parquet as pq
 from fvcore.common.config import CfgNode
 
 from hiera_video.data.annotations import UNLABELLED, VIDEO_SUFFIXES, build_unchecked_video_list, load_kinetics_csv
+from hiera_video.data.video import is_series
 from hiera_video.utils.pathmgr import is_url, pathmgr
 
 SPLITS = ("train", "val", "test")
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # how Python reads names whose bytes are not UTF-8
 _KINDS = "a folder, a glob such as 'videos/**/*.mp4', a list (.csv, .txt), a manifest (.parquet), or a video"
 
 
@@ -38,14 +43,21 @@ class Collection:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def make_ids(self) -> list[str]:
-        """A short name for each video: its path below the root, without suffix where that is enough to be unique."""
+    def make_ids(self, taken: Mapping[str, str] | None = None) -> list[str]:
+        """A short unique name for each video: its path below the root, without suffix where that is enough.
+
+        Args:
+            taken: names that are in use already -> paths of their videos.
+        """
         names = [_shorten(str(path), self.root) for path in self.paths]
         stems = [os.path.splitext(name)[0] for name in names]
-        counts: dict[str, int] = {}
-        for stem in stems:
-            counts[stem] = counts.get(stem, 0) + 1
-        return [stem if counts[stem] == 1 else name for stem, name in zip(stems, names, strict=True)]
+        counts = Counter(stems)
+        used, ids = dict(taken or {}), []
+        for path, name, stem in zip(self.paths.tolist(), names, stems, strict=True):
+            numbered = (f"{name}-{number}" for number in count(2))
+            candidates = chain([stem] if counts[stem] == 1 else [], [name], numbered)
+            ids.append(next(found for found in candidates if used.setdefault(found, path) == path))
+        return ids
 
 
 def collect_videos(source: str, *, separator: str = " ", path_prefix: str = "") -> Collection:
@@ -58,6 +70,7 @@ def collect_videos(source: str, *, separator: str = " ", path_prefix: str = "") 
 
     Raises:
         FileNotFoundError: there is no such file, or nothing matches.
+        ValueError: a list that cannot be read, or a file name that is not UTF-8.
     """
     is_here = not is_url(source)
     if is_here and any(letter in source for letter in "*?[") and not os.path.exists(source):
@@ -71,7 +84,7 @@ def collect_videos(source: str, *, separator: str = " ", path_prefix: str = "") 
     if source.lower().endswith((".csv", ".txt")):
         videos = load_kinetics_csv(source, separator=separator, path_prefix=path_prefix, require_labels=False)
         return _make(videos.paths, source, labels=videos.labels, root=path_prefix)
-    if not is_here or os.path.isfile(source):
+    if not is_here or os.path.isfile(source) or is_series(source):
         return _make([source], source, root=os.path.dirname(source))
     raise FileNotFoundError(f"{source}: there is no such file or folder; videos are named by {_KINDS}")
 
@@ -106,6 +119,8 @@ def _make(
     if len(paths) == 0:
         raise FileNotFoundError(f"{source}: no video there; video files end in {', '.join(VIDEO_SUFFIXES)}")
     paths = np.array(paths, dtype=np.str_)
+    if unnamed := next(filter(_NO_TEXT.search, paths.tolist()), None):
+        raise ValueError(f"{source}: {unnamed!r} is not UTF-8, so no table can hold this name; rename the file")
     labels = np.full(len(paths), UNLABELLED, dtype=np.int64) if labels is None else labels
     _, first = np.unique(paths, return_index=True)
     first.sort()
@@ -141,12 +156,16 @@ def _find_glob_root(pattern: str) -> str:
 
 
 def _shorten(path: str, root: str) -> str:
-    """A path below ``root``; others keep all of theirs."""
+    """A path below ``root``; others keep all of theirs. No name leads out of a folder."""
     root = root.rstrip("/") + "/" if root else ""
     for name, base in ((path, root), (os.path.abspath(path), os.path.abspath(root) + "/" if root else "")):
         if base and name.startswith(base):
-            return name[len(base) :]
-    return path.split("://", 1)[-1].lstrip("/").replace("../", "")
+            return _drop_dots(name[len(base) :])
+    return _drop_dots(path.split("://", 1)[-1])
+
+
+def _drop_dots(path: str) -> str:
+    return "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
 
 
 def build_collection(cfg: CfgNode) -> Collection:

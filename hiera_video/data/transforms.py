@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -29,7 +30,7 @@ from hiera_video.data.rand_augment import (
 INTERPOLATIONS = {"bilinear": v2.InterpolationMode.BILINEAR, "bicubic": v2.InterpolationMode.BICUBIC}
 
 
-class ClipTransform:
+class ClipTransform(ABC):
     """Frames of a video -> views of its clips: `prepare` once a video, `write_views` once a clip.
 
     Attributes:
@@ -44,6 +45,7 @@ class ClipTransform:
         """What clips have in common, done once for each frame: uint8 (N, H, W, C) -> uint8 (N, h, w, C)."""
         return frames
 
+    @abstractmethod
     def write_views(self, frames: Sequence[torch.Tensor], views: torch.Tensor) -> None:
         """Draws the parameters of one clip and overwrites `views`.
 
@@ -51,7 +53,6 @@ class ClipTransform:
             frames: T prepared ones, uint8 (h, w, C), not changed.
             views: uint8 (num_crops, C, T, size_px, size_px), contiguous.
         """
-        raise NotImplementedError
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """The views of a single clip: uint8 (T, H, W, C) -> uint8 (num_crops, C, T, size_px, size_px), contiguous."""

@@ -66,8 +66,8 @@ class SlidingWindows:
         if unit not in ("sec", "frames"):
             raise ValueError(f"unit is {unit!r}; legal are 'sec' and 'frames'")
         for name, value in (("window", window), ("stride", stride)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value}; it must be a number of {unit} above 0")
+            if not 1 / _MAX_DENOMINATOR <= value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be a number of {unit}, at least {1 / _MAX_DENOMINATOR:g}")
         self.num_frames = num_frames
         self.window, self.stride, self.unit = _to_fraction(window), _to_fraction(stride), unit
         self.is_segment = is_segment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -43,16 +44,25 @@ def _write_files(
 
 def _iterate_videos(folder: str | os.PathLike[str]) -> Iterator[tuple[str, pa.Table]]:
     """Each complete video's id and rows in order; one shard is in memory, and the rows of a video that runs over it."""
-    complete = pa.array(sorted(find_complete(folder)), pa.string())
+    shards = list_shards(folder)
+    complete = pa.array(sorted(find_complete(shards)), pa.string())
     begun: dict[str, list[pa.Table]] = {}
-    for shard in list_shards(folder):
+    for shard in shards:
         table = pq.read_table(shard)
-        table = table.filter(pc.is_in(table["path"], value_set=complete))
-        for path in pc.unique(table["path"]).to_pylist():
-            begun.setdefault(path, []).append(table.filter(pc.equal(table["path"], path)))
+        for path, rows in _split_by_path(table.filter(pc.is_in(table["path"], value_set=complete))):
+            begun.setdefault(path, []).append(rows)
         for path in sorted(read_complete(shard) & set(begun)):
-            rows = pa.concat_tables(begun.pop(path)).sort_by("view")
+            rows = pa.concat_tables(begun.pop(path))
             yield rows["video_id"][0].as_py(), rows
+
+
+def _split_by_path(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Each path with its rows, in the order of the views."""
+    table = table.sort_by([("path", "ascending"), ("view", "ascending")])
+    paths = table["path"].to_numpy()
+    starts = np.flatnonzero(np.append(True, paths[1:] != paths[:-1])) if len(paths) else []
+    for start, end in pairwise([*starts, len(paths)]):
+        yield paths[start], table.slice(start, end - start)
 
 
 def _to_npy(values: np.ndarray, spans_sec: np.ndarray) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,9 @@ def list_shards(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted((Path(folder) / _SHARDS).glob("*.parquet"))
 
 
-def find_complete(folder: str | os.PathLike[str]) -> set[str]:
-    """Paths of the videos of which all rows are there."""
-    return {path for shard in list_shards(folder) for path in read_complete(shard)}
+def find_complete(shards: Iterable[Path]) -> set[str]:
+    """Paths of the videos of which all rows are in these shards."""
+    return {path for shard in shards for path in read_complete(shard)}
 
 
 def prepare_folder(folder: str | os.PathLike[str]) -> set[str]:
@@ -115,7 +115,7 @@ def prepare_folder(folder: str | os.PathLike[str]) -> set[str]:
     shards_dir.mkdir(parents=True, exist_ok=True)
     for unfinished in shards_dir.glob("*.partial"):
         unfinished.unlink()
-    complete = find_complete(folder)
+    complete = find_complete(list_shards(folder))
     for shard in list_shards(folder):
         paths = set(pq.read_table(shard, columns=["path"])["path"].to_pylist())
         if paths - complete:
@@ -134,6 +134,69 @@ def drop_videos(shard: Path, paths: Iterable[str]) -> None:
         _write_table(shard, table)
 
 
+class _Rows:
+    """Rows of embeddings in two arrays that grow by doubling.
+
+    Not a list of small arrays: these would lie among the large and short-lived blocks of a model on the CPU, whose
+    places could then not be used again, and memory would grow with the length of a video.
+    """
+
+    def __init__(self, dim: int, dtype: np.dtype, capacity: int = 64) -> None:
+        self.parts: list[tuple[VideoInfo, int, int]] = []  # video, first view, number of rows
+        self._spans_sec = np.empty((capacity, 2))
+        self._embeddings = np.empty((capacity, dim), dtype)
+        self._length = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self._length * self._embeddings.shape[1] * self._embeddings.itemsize
+
+    def append(self, video: VideoInfo, first_view: int, spans_sec: np.ndarray, embeddings: np.ndarray) -> None:
+        begin, end = self._length, self._length + len(embeddings)
+        if end > len(self._embeddings):
+            capacity = max(end, 2 * len(self._embeddings))
+            self._spans_sec, self._embeddings = (_enlarge(x, capacity) for x in (self._spans_sec, self._embeddings))
+        self._spans_sec[begin:end], self._embeddings[begin:end] = spans_sec, embeddings
+        self._length = end
+        self.parts.append((video, first_view, len(embeddings)))
+
+    def extend(self, other: _Rows) -> None:
+        begin = 0
+        for video, first_view, count in other.parts:
+            rows = slice(begin, begin + count)
+            self.append(video, first_view, other._spans_sec[rows], other._embeddings[rows])
+            begin += count
+
+    def clear(self) -> None:
+        self.parts, self._length = [], 0
+
+    def to_table(self, schema: pa.Schema) -> pa.Table:
+        def repeat(get: Callable[[VideoInfo], object], kind: pa.DataType) -> pa.Array:
+            return pa.array([get(video) for video, _, count in self.parts for _ in range(count)], kind)
+
+        views = [first + i for _, first, count in self.parts for i in range(count)]
+        starts, ends = self._spans_sec[: self._length].T
+        columns = [
+            repeat(lambda video: video.path, pa.string()),
+            repeat(lambda video: video.video_id, pa.string()),
+            repeat(lambda video: video.label, pa.int64()),
+            repeat(lambda video: video.split, pa.string()),
+            pa.array(views, pa.int32()),
+            pa.array(starts, pa.float64(), from_pandas=True),
+            pa.array(ends, pa.float64(), from_pandas=True),
+            pa.FixedSizeListArray.from_arrays(
+                pa.array(self._embeddings[: self._length].reshape(-1)), type=schema.field("embedding").type
+            ),
+        ]
+        return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _enlarge(array: np.ndarray, capacity: int) -> np.ndarray:
+    larger = np.empty((capacity, *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
 class ShardWriter:
     """Writes one process's embeddings. Rows of a video come in order; `complete` follows the last of them.
 
@@ -145,7 +208,7 @@ class ShardWriter:
         dim: values of an embedding.
         dtype: "float32" or "float16".
         rank: number of this process; no two write at the same time with the same.
-        shard_bytes: size of a shard in memory.
+        shard_bytes: size of a shard's embeddings in memory.
         flush_sec: age.
     """
 
@@ -163,37 +226,28 @@ class ShardWriter:
         self._dim, self._dtype = dim, np.dtype(dtype)
         self._schema = pa.schema([*_COLUMNS, pa.field("embedding", pa.list_(_ARROW_TYPES[dtype], dim))])
         self._shard_bytes, self._flush_sec = shard_bytes, flush_sec
-        self._open: dict[str, list[pa.Table]] = {}  # path -> rows of a video that is not complete
+        self._open: dict[str, _Rows] = {}  # path -> rows of a video that is not complete
         self._spilled: dict[str, list[Path]] = {}  # path -> shards that hold rows of such a video already
-        self._done: list[pa.Table] = []
+        self._done = _Rows(dim, self._dtype)
         self._complete: list[str] = []
         self._last_flush = time.monotonic()
 
     def add(self, video: VideoInfo, *, first_view: int, spans_sec: np.ndarray, embeddings: np.ndarray) -> None:
         """Takes rows of a video: spans (n, 2), NaN where no time is known, and embeddings (n, dim)."""
-        num_rows = len(embeddings)
-        values = np.ascontiguousarray(embeddings, dtype=self._dtype).reshape(-1)
-        columns = [
-            pa.array([video.path] * num_rows, pa.string()),
-            pa.array([video.video_id] * num_rows, pa.string()),
-            pa.array([video.label] * num_rows, pa.int64()),
-            pa.array([video.split] * num_rows, pa.string()),
-            pa.array(np.arange(first_view, first_view + num_rows), pa.int32()),
-            pa.array(np.ascontiguousarray(spans_sec[:, 0]), pa.float64(), from_pandas=True),
-            pa.array(np.ascontiguousarray(spans_sec[:, 1]), pa.float64(), from_pandas=True),
-            pa.FixedSizeListArray.from_arrays(pa.array(values), self._dim),
-        ]
-        self._open.setdefault(video.path, []).append(pa.Table.from_arrays(columns, schema=self._schema))
-        if self._count_bytes(table for tables in self._open.values() for table in tables) > self._shard_bytes:
+        if video.path not in self._open:
+            self._open[video.path] = _Rows(self._dim, self._dtype, capacity=len(embeddings))
+        self._open[video.path].append(video, first_view, spans_sec, embeddings)
+        if sum(rows.nbytes for rows in self._open.values()) > self._shard_bytes:
             self.flush(with_open=True)
 
     def complete(self, path: str) -> None:
         """All rows of a video have been added."""
-        self._done += self._open.pop(path, [])
+        if path in self._open:
+            self._done.extend(self._open.pop(path))
         self._complete.append(path)
         self._spilled.pop(path, None)
         is_late = time.monotonic() - self._last_flush > self._flush_sec
-        if is_late or self._count_bytes(self._done) > self._shard_bytes:
+        if is_late or self._done.nbytes > self._shard_bytes:
             self.flush()
 
     def discard(self, path: str) -> None:
@@ -205,33 +259,40 @@ class ShardWriter:
 
     def flush(self, *, with_open: bool = False) -> None:
         """Writes what has come since the last shard, `with_open` also the rows of videos that are not complete."""
-        tables = list(self._done)
         shard = self._next_name()
         if with_open:
-            for path, parts in self._open.items():
-                tables += parts
+            for path, rows in self._open.items():
+                self._done.extend(rows)
                 self._spilled.setdefault(path, []).append(shard)
-                self._open[path] = []
-        if tables or self._complete:
-            table = pa.concat_tables(tables) if tables else self._schema.empty_table()
+            self._open.clear()
+        if self._done.parts or self._complete:
             metadata = {_COMPLETE: simplejson.dumps(self._complete).encode()}
-            _write_table(shard, table.replace_schema_metadata(metadata))
-        self._done, self._complete = [], []
+            _write_table(shard, self._done.to_table(self._schema).replace_schema_metadata(metadata))
+        self._done.clear()
+        self._complete = []
         self._last_flush = time.monotonic()
 
     def _next_name(self) -> Path:
         taken = [int(path.stem.split("-")[-1]) for path in self._folder.glob(f"shard-{self._rank:05d}-*.parquet")]
         return self._folder / f"shard-{self._rank:05d}-{max(taken, default=-1) + 1:06d}.parquet"
 
-    @staticmethod
-    def _count_bytes(tables: Iterable[pa.Table]) -> int:
-        return sum(table.nbytes for table in tables)
+
+def read_ids(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """Names of the videos that have rows -> their paths."""
+    shards = list_shards(folder)
+    tables = [pq.read_table(shard, columns=["video_id", "path"]).replace_schema_metadata(None) for shard in shards]
+    pairs = [table.group_by(["video_id", "path"]).aggregate([]) for table in tables]
+    return {row["video_id"]: row["path"] for table in pairs for row in table.to_pylist()}
 
 
 def write_failures(folder: str | os.PathLike[str], failures: Mapping[str, str]) -> None:
-    """Writes ``failures.parquet``: path and reason of each video without embeddings."""
+    """Writes ``failures.parquet``: path and reason of each video without embeddings, also of earlier extractions."""
+    path = Path(folder) / FAILURES
+    earlier = pq.read_table(path).to_pylist() if path.is_file() else []
+    complete = find_complete(list_shards(folder))
+    failures = {row["path"]: row["reason"] for row in earlier if row["path"] not in complete} | dict(failures)
     rows = [{"path": path, "reason": reason} for path, reason in sorted(failures.items())]
-    _write_table(Path(folder) / FAILURES, pa.Table.from_pylist(rows, schema=_FAILURE_COLUMNS))
+    _write_table(path, pa.Table.from_pylist(rows, schema=_FAILURE_COLUMNS))
 
 
 def read_shards(folder: str | os.PathLike[str], columns: Iterable[str] | None = None) -> pa.Table:
@@ -243,7 +304,7 @@ def read_shards(folder: str | os.PathLike[str], columns: Iterable[str] | None = 
     shards = list_shards(folder)
     if not shards:
         raise FileNotFoundError(f"{folder} holds no embeddings: there is no {_SHARDS}/*.parquet")
-    complete = pa.array(sorted(find_complete(folder)), pa.string())
+    complete = pa.array(sorted(find_complete(shards)), pa.string())
     needed = None if columns is None else [*dict.fromkeys([*columns, "path", "view"])]
     table = pa.concat_tables(pq.read_table(shard, columns=needed).replace_schema_metadata(None) for shard in shards)
     table = table.filter(pc.is_in(table["path"], value_set=complete))

@@ -6,8 +6,10 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,10 @@ from hiera_video.utils.logging import get_logger
 
 logger = get_logger(__name__)
 _ATTEMPTS = 1000  # more than there are within one generation of processes
+_POLL_SEC = 5.0  # this soon the death of a process is noticed
+_DYING_SEC = 1.0  # from a connection's end to that of its process
+_MAX_IDLE_DEATHS = 10  # of processes that were at no video, before it is taken for more than bad luck
+_TIMED_OUT = "DataLoader timed out"  # how torch's message begins
 
 
 def open_queue(order: np.ndarray) -> tuple[WorkQueue, TCPStore]:
@@ -65,6 +71,7 @@ class ClipLoader:
         self._progress = torch.full((max(num_workers, 1),), NOTHING, dtype=torch.int64).share_memory_()
         self._is_started = torch.zeros(num_videos, dtype=torch.bool).share_memory_()
         self._is_finished = torch.zeros(num_videos, dtype=torch.bool)
+        self._num_idle_deaths = 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         generation = 0
@@ -72,18 +79,33 @@ class ClipLoader:
         while failed is not None:
             chunks = self._start()
             failed = None
-            try:
-                with _undisturbed():
-                    for chunk in chunks:
+            with _undisturbed():
+                try:
+                    for chunk in self._await_chunks(chunks):
                         self._is_finished[chunk["index"]] |= chunk["is_last"]
-                        yield {**chunk, "attempt": chunk.get("attempt", 0) + generation * _ATTEMPTS}
-            except RuntimeError as error:
-                failed = self._find_culprits(chunks, error)
-            del chunks  # ends the processes that are left
+                        yield {**chunk, "attempt": chunk["attempt"] + generation * _ATTEMPTS}
+                except (RuntimeError, OSError, EOFError) as error:  # a death may show in a connection first
+                    failed = self._find_culprits(chunks, error)
+                del chunks  # ends the processes that are left
             generation += 1
             for index, reason in (failed or {}).items():
                 self._is_finished[index] = True
                 yield {"index": index, "attempt": generation * _ATTEMPTS, "failure": reason, "is_last": True}
+
+    def _await_chunks(self, chunks: Any) -> Iterator[dict[str, Any]]:
+        """The chunks. torch looks for dead processes where nothing comes, so it waits in short spans."""
+        began = time.monotonic()
+        while True:
+            try:
+                chunk = next(chunks)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if not str(error).startswith(_TIMED_OUT) or time.monotonic() - began >= self._timeout_sec:
+                    raise
+            else:
+                yield chunk
+                began = time.monotonic()
 
     def _start(self) -> Any:
         """An iterator of a new set of processes."""
@@ -92,7 +114,8 @@ class ClipLoader:
         stream = self._make_stream(
             queue=replace(self._queue, redo=unfinished), progress=self._progress, is_started=self._is_started
         )
-        several = {"prefetch_factor": self._chunks_ahead, "timeout": self._timeout_sec, "in_order": False}
+        poll_sec = min(_POLL_SEC, self._timeout_sec)
+        several = {"prefetch_factor": self._chunks_ahead, "timeout": poll_sec, "in_order": False}
         loader = DataLoader(
             stream,
             batch_size=None,
@@ -103,19 +126,25 @@ class ClipLoader:
         )
         return iter(loader)
 
-    def _find_culprits(self, chunks: Any, error: RuntimeError) -> dict[int, str]:
+    def _find_culprits(self, chunks: Any, error: Exception) -> dict[int, str]:
         """Video -> reason, of the processes that died, or that do not get on. Raises ``error`` where there is none."""
         workers = getattr(chunks, "_workers", ())
+        is_stuck = str(error).startswith(_TIMED_OUT)
+        ending = [] if is_stuck else wait([worker.sentinel for worker in workers], timeout=_DYING_SEC)
+        for worker in workers:
+            if worker.sentinel in ending:
+                worker.join(_DYING_SEC)  # only then it has an exit code
         dead = {number: worker.exitcode for number, worker in enumerate(workers) if worker.exitcode}
         at = self._progress.tolist()
         if dead:
             culprits = {at[number]: f"its decoding process {_describe_exit(code)}" for number, code in dead.items()}
-        elif "timed out" in str(error):
+        elif is_stuck:
             culprits = dict.fromkeys(at, f"decoding gave nothing for {self._timeout_sec:g} s")
         else:
             raise error
-        culprits.pop(NOTHING, None)
-        if not culprits:
+        culprits = {i: told for i, told in culprits.items() if i != NOTHING and not self._is_finished[i]}
+        self._num_idle_deaths += not culprits
+        if self._num_idle_deaths > _MAX_IDLE_DEATHS or (is_stuck and not culprits):
             raise error
         logger.warning("decoding processes are started anew: %s", str(error).split("\n")[0])
         return culprits

@@ -86,8 +86,10 @@ def embed(
             trained = load_trained(checkpoint, cfg_files=cfg_files, opts=words, optional=get_unused_parameters)
             cfg, found, source, sha256 = trained.cfg, trained.model, checkpoint, trained.sha256
         was_training = found.training
-        run_extraction(cfg, found, collection, checkpoint=source, sha256=sha256)
-        found.train(was_training)
+        try:
+            run_extraction(cfg, found, collection, checkpoint=source, sha256=sha256)
+        finally:
+            found.train(was_training)
         return read_embeddings(folder)
 
 

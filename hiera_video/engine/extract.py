@@ -33,6 +33,7 @@ from hiera_video.embeddings.store import (
     check_settings,
     load_side_car,
     prepare_folder,
+    read_ids,
     write_failures,
     write_side_car,
 )
@@ -102,8 +103,9 @@ def run_extraction(
     check_output(cfg, sha256)
     barrier()  # until here nothing has been written
     complete = prepare_output(cfg, model, len(collection), checkpoint=checkpoint, sha256=sha256)
-    queue, store = open_queue(order_todo(collection, complete))
+    barrier()  # now the folder is ready
     run = build_run(cfg, model.eval(), collection)
+    queue, store = open_queue(order_todo(collection, complete) if is_main_process() else np.empty(0, dtype=np.int64))
     progress = _Progress(cfg, run, store, num_todo=len(queue.order), num_complete=len(complete))
     with progress.show():
         run.embed(_build_loader(cfg, collection, queue), progress.update)
@@ -183,10 +185,10 @@ def order_todo(collection: Collection, complete: set[str]) -> np.ndarray:
 
 def build_run(cfg: CfgNode, model: nn.Module, collection: Collection) -> EmbeddingRun:
     """What turns chunks of these videos into rows in OUTPUT_DIR."""
-    labels, splits = collection.labels.tolist(), collection.splits
+    labels, splits, ids = collection.labels.tolist(), collection.splits, collection.make_ids(read_ids(cfg.OUTPUT_DIR))
     videos = [
         VideoInfo(str(path), name, None if labels[i] < 0 else labels[i], None if splits is None else str(splits[i]))
-        for i, (path, name) in enumerate(zip(collection.paths, collection.make_ids(), strict=True))
+        for i, (path, name) in enumerate(zip(collection.paths, ids, strict=True))
     ]
     shape = get_feature_shape(model, cfg.EXTRACT.LAYER)
     writer = ShardWriter(cfg.OUTPUT_DIR, dim=int(np.prod(shape)), dtype=cfg.EXTRACT.DTYPE, rank=get_rank())
@@ -287,6 +289,8 @@ class _Progress:
         }
 
     def _log_failures(self) -> None:
+        if len(self._run.failures) == self._num_failures_logged:
+            return
         new = list(self._run.failures.values())[self._num_failures_logged :]
         for reason in new[: max(_FAILURES_LOGGED - self._num_failures_logged, 0)]:
             logger.warning("no embeddings: %s", reason)

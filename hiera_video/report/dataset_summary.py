@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from hiera_video.report.tables import format_table
 
 _NUM_NAMED = 3  # findings of a kind that are shown; the JSON report has all
 _MAX_COMMON = 4  # codecs and sizes that are shown
@@ -48,7 +50,7 @@ def _format_lists(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, split in splits.items():
         classes = f"{split['classes']:,} classes" if split["classes"] else "-"
         rows.append((name, f"{split['listed']:,}", f"{split['usable']:,}", classes, split["source"]))
-    return _align(rows, "<>>><")
+    return format_table(rows, "<>>><").split("\n")
 
 
 def _format_findings(report: Mapping[str, Any], severity: str) -> list[str]:
@@ -79,7 +81,7 @@ def _format_videos(report: Mapping[str, Any]) -> list[str]:
             rows.append(
                 (title, *(_format_number(table[name][point]) for point in ("min", "p5", "median", "p95", "max")))
             )
-    lines = _align(rows, "<>>>>>")
+    lines = format_table(rows, "<>>>>>").split("\n")
     lines.append(f"codecs: {_format_common(report['codecs'])}")
     lines.append(f"sizes:  {_format_common(report['sizes'])}")
     if report["num_counted"]:
@@ -128,12 +130,3 @@ def _format_number(value: float) -> str:
     if math.isclose(value, round(value), abs_tol=5e-3):
         return f"{round(value):,}"
     return f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
-
-
-def _align(rows: Iterable[Sequence[str]], sides: str) -> list[str]:
-    """Columns, each to the left (<) or to the right (>)."""
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)) for row in rows
-    ]

@@ -1,6 +1,5 @@
 """The demo's data set: real files, lists that agree, and no class in a single frame."""
 
-import importlib.util
 import math
 import subprocess
 import sys
@@ -9,21 +8,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from tool_loader import load_tool
 
 from hiera_video.data.annotations import check_video_list, load_kinetics_csv, load_ssv2_json
 
-TOOL = Path(__file__).parents[2] / "tools" / "make_motion_dataset.py"
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location("make_motion_dataset", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
+tool = load_tool("make_motion_dataset")
 SMALL = tool.Settings(train=16, val=8, test=9, size_px=48, frames=10)
 
 
@@ -93,7 +82,7 @@ def test_splits_are_balanced_and_apart():
 def test_workers_and_restarts_change_nothing(dataset, tmp_path):
     files = read_all(dataset)
     args = ["--train", "16", "--val", "8", "--test", "9", "--size", "48", "--frames", "10", "--workers", "2"]
-    command = [sys.executable, str(TOOL), "--output-dir", str(tmp_path / "data"), *args]
+    command = [sys.executable, tool.__file__, "--output-dir", str(tmp_path / "data"), *args]
     first = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "33 clips, made" in first.stdout
     assert read_all(tmp_path / "data") == files

@@ -3,9 +3,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from hiera_video.config import load_config
 from hiera_video.data.clip_sampling import UniformClipSampler
 from hiera_video.data.video import FrameIndex
-from hiera_video.data.windows import ClipsWithin, SlidingWindows, UniformClips
+from hiera_video.data.windows import ClipsWithin, SlidingWindows, UniformClips, build_clip_planner
 
 
 def make_index(num_frames, fps=10.0, pts=None, time_base=Fraction(1, 1000), duration_sec=None):
@@ -74,6 +75,25 @@ def test_time_stamps_rounded_down_by_the_container_do_not_move_frames():
     assert np.abs(rounded.frames - even.frames).max() == 0
 
 
+def test_coarse_time_stamps_do_not_move_frames_by_more_than_a_quarter():
+    # A tick as long as a frame: that the next frame counted as shown a tick earlier would be wrong.
+    index = make_index(8, fps=2.0, pts=(0, 1, 2, 3, 4, 5, 6, 8), time_base=Fraction(1, 2), duration_sec=4.0)
+    assert SlidingWindows(4, window=2.0, stride=2.0).plan(index).frames.tolist() == [[0, 1, 2, 3], [4, 5, 6, 6]]
+
+
+def test_segments_of_uneven_frames_give_the_frames_shown_in_their_middle():
+    pts = (0, 200, 400, 600, 800, 1000, 2000, 3000)
+    index = make_index(8, fps=2.0, pts=pts, duration_sec=4.0)
+    # parts of a second, whose middles are at 0.5 and 1.5, 2.5 and 3.5 s
+    assert SlidingWindows(2, window=2.0, stride=2.0, is_segment=True).plan(index).frames.tolist() == [[2, 5], [6, 7]]
+
+
+def test_a_window_shorter_than_a_frame_is_a_frame():
+    plan = SlidingWindows(3, window=0.01, stride=0.2).plan(make_index(5))
+    assert plan.frames.tolist() == [[0] * 3, [2] * 3, [4] * 3]
+    np.testing.assert_allclose(plan.spans_sec, [[0, 0.1], [0.2, 0.3], [0.4, 0.5]])
+
+
 def test_segments_of_a_window_give_their_middle_frames():
     plan = SlidingWindows(4, window=8, stride=8, unit="frames", is_segment=True).plan(make_index(16))
     assert plan.frames.tolist() == [[1, 3, 5, 7], [9, 11, 13, 15]]
@@ -86,10 +106,23 @@ def test_pictures_have_windows_in_frames_alone():
         SlidingWindows(2, window=4, stride=4).plan(make_index(8, fps=0.0))
 
 
-@pytest.mark.parametrize("wrong", [{"window": 0}, {"stride": -1}, {"unit": "hours"}, {"window": float("inf")}])
+@pytest.mark.parametrize(
+    "wrong", [{"window": 0}, {"stride": -1}, {"stride": 1e-7}, {"unit": "hours"}, {"window": float("inf")}]
+)
 def test_wrong_arguments_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SlidingWindows(2, **{"window": 1.0, "stride": 1.0, **wrong})
+
+
+def test_the_config_chooses_the_clips():
+    def describe(*words):
+        return build_clip_planner(load_config([], ["TRAIN.ENABLE", "False", *words])).describe()
+
+    plain = describe("DATA.NUM_FRAMES", "8", "DATA.SAMPLING_RATE", "3", "DATA.TARGET_FPS", "30")
+    assert plain["window"] == plain["stride"] == 0.8 and plain["frames"] == "first to last, evenly"
+    segment = describe("DATA.SAMPLING", "segment", "EXTRACT.WINDOW", "9", "EXTRACT.UNIT", "frames")
+    assert segment["window"] == segment["stride"] == 9 and segment["frames"] == "middles of equal parts"
+    assert describe("EXTRACT.CLIPS", "uniform", "EXTRACT.NUM_CLIPS", "7")["num_clips"] == 7
 
 
 def test_uniform_clips_are_those_of_testing_with_their_times():

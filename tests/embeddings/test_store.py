@@ -15,6 +15,7 @@ from hiera_video.embeddings.store import (
     find_complete,
     list_shards,
     prepare_folder,
+    read_ids,
     write_failures,
     write_side_car,
 )
@@ -90,11 +91,11 @@ def test_a_video_that_was_not_completed_is_not_there_and_its_rows_get_removed(fo
 
 
 def test_a_long_video_is_spread_over_shards_and_can_be_discarded(folder):
-    writer = ShardWriter(folder, dim=3, shard_bytes=200)
+    writer = ShardWriter(folder, dim=3, shard_bytes=100)
     path = ""
     for part in range(5):
         path = add(writer, "long", range(10 * part, 10 * part + 10), first_view=10 * part)
-    assert len(list_shards(folder)) == 5 and find_complete(folder) == set()
+    assert len(list_shards(folder)) == 5 and find_complete(list_shards(folder)) == set()
     writer.discard(path)
     assert list_shards(folder) == []
     add(writer, "long", range(30))
@@ -112,6 +113,18 @@ def test_processes_write_beside_each_other_and_after_each_other(folder):
     names = [path.name for path in list_shards(folder)]
     assert names == ["shard-00000-000000.parquet", "shard-00000-000001.parquet", "shard-00001-000000.parquet"]
     assert read_embeddings(folder).table["video_id"].tolist() == ["v0", "v1", "v2"]
+
+
+def test_shards_are_written_when_they_are_large_or_old(folder):
+    writer = ShardWriter(folder, dim=3, shard_bytes=20)  # a row has 12 bytes
+    counts = []
+    for name in "abcd":
+        writer.complete(add(writer, name, [1]))
+        counts.append(len(list_shards(folder)))
+    assert counts == [0, 1, 1, 2] and len(read_embeddings(folder)) == 4
+    writer = ShardWriter(folder, dim=3, flush_sec=-1.0)
+    writer.complete(add(writer, "e", [1]))
+    assert len(list_shards(folder)) == 3
 
 
 def test_a_video_without_clips_counts_as_done(folder):
@@ -148,8 +161,33 @@ def test_failures_are_a_table(folder):
         "path": ["a.mp4", "b.mp4"],
         "reason": ["missing", "damaged"],
     }
-    write_failures(folder, {})
-    assert len(pd.read_parquet(folder / "failures.parquet")) == 0
+    writer = ShardWriter(folder, dim=3)
+    writer.complete("a.mp4")
+    writer.flush()
+    write_failures(folder, {"b.mp4": "gone", "c.mp4": "empty"})  # an extraction of other videos
+    assert pd.read_parquet(folder / "failures.parquet").to_dict("list") == {
+        "path": ["b.mp4", "c.mp4"],
+        "reason": ["gone", "empty"],
+    }
+
+
+def test_a_row_of_an_unfinished_shard_list_is_not_taken_for_a_whole_video(folder, monkeypatch):
+    writer = ShardWriter(folder, dim=3, shard_bytes=1)
+    path = add(writer, "a", [1, 2])
+    listed = list_shards(folder)
+    add(writer, "a", [3], first_view=2)
+    writer.complete(path)
+    writer.flush()
+    monkeypatch.setattr("hiera_video.embeddings.store.list_shards", lambda folder: listed.copy())
+    first = find_complete(listed)
+    assert first == set() and len(read_embeddings(folder)) == 0  # listed before its last shard was written
+
+
+def test_names_in_use_are_known(folder):
+    writer = ShardWriter(folder, dim=3, shard_bytes=1)
+    for name in ("a", "b"):
+        writer.complete(add(writer, name, [1, 2]))
+    assert read_ids(folder) == {"a": "videos/a.mp4", "b": "videos/b.mp4"}
 
 
 def test_files_for_each_video_hold_its_rows_in_order(folder):
@@ -170,3 +208,6 @@ def test_files_for_each_video_hold_its_rows_in_order(folder):
     stored = load_file(folder / "safetensors" / "short.safetensors")
     assert stored["embeddings"].tolist() == [[[9.0] * 3]] and stored["spans_sec"].tolist() == [[0.0, 1.0]]
     assert sorted(path.stem for path in (folder / "npy").rglob("*.npy")) == ["long", "short"]
+    (folder / "npy" / "short.npy").write_bytes(b"done before")
+    write_npy_files(folder)
+    assert (folder / "npy" / "short.npy").read_bytes() == b"done before"

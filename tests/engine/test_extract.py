@@ -1,6 +1,7 @@
 """Embeddings are those of a naive loop, whatever the batches, the processes, the interruptions and the broken files."""
 
 import hashlib
+import multiprocessing
 import os
 import random
 import runpy
@@ -13,18 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from video_factory import decode_plainly, write_video
 
 import hiera_video as hv
 from hiera_video.config import load_config
-from hiera_video.data.clip_stream import ClipStream, VideoOpener
+from hiera_video.data.clip_stream import ClipStream, VideoOpener, stream_clips
 from hiera_video.data.transforms import TestTransform, normalize_video
 from hiera_video.data.windows import SlidingWindows
+from hiera_video.embeddings.store import ShardWriter, VideoInfo, list_shards, prepare_folder, write_side_car
 from hiera_video.engine.decoding import ClipLoader, open_queue, order_by_size
 from hiera_video.engine.embed import embed_query
-from hiera_video.engine.embedding_run import BusyTime
+from hiera_video.engine.embedding_run import BusyTime, EmbeddingRun
 from hiera_video.engine.extract import build_compute
 from hiera_video.engine.inference import load_model
 from hiera_video.models.features import compute_features
@@ -244,6 +247,11 @@ def test_wrong_weights_and_no_videos_are_refused(options, run_job, tmp_path):
     assert "no weights: EXTRACT.CHECKPOINT_FILE_PATH is empty" in run_job(
         {**options, "EXTRACT.CHECKPOINT_FILE_PATH": "", "OUTPUT_DIR": str(tmp_path / "new")}
     )
+    weights = torch.load(options["EXTRACT.CHECKPOINT_FILE_PATH"])["model_state"]
+    kept = {name: value for name, value in weights.items() if not name.startswith("blocks.0.")}
+    torch.save({"model_state": kept}, tmp_path / "hollow.pth")
+    told = run_job({**options, "EXTRACT.CHECKPOINT_FILE_PATH": str(tmp_path / "hollow.pth")})
+    assert "missing" in told and "blocks.0." in told
     assert "no video there" in run_job({**options, "EXTRACT.VIDEOS": str(tmp_path)})
 
 
@@ -298,19 +306,87 @@ class Saboteur(VideoOpener):
         return super().__call__(path)
 
 
-@pytest.mark.parametrize("names", [["a", "b", "sub/c"], ["sub/d", "a", "sub/c"]])
-def test_a_video_that_brings_a_decoding_process_down_fails_alone(videos, names):
-    paths = np.array([str(videos / f"{name}.mp4") for name in names])
-    queue, _ = open_queue(np.arange(3))
+def make_loader(paths, open_reader, **options):
+    queue, store = open_queue(np.arange(len(paths)))
 
-    def make_stream(**options):
+    def make_stream(**given):
         transform = TestTransform(num_crops=1, short_side_px=32, crop_size_px=32)
         windows = SlidingWindows(4, window=16, stride=8, unit="frames")
         return ClipStream(
-            paths, planner=windows, transform=transform, clips_per_chunk=1, open_reader=Saboteur(), **options
+            np.array(paths), planner=windows, transform=transform, clips_per_chunk=1, open_reader=open_reader, **given
         )
 
-    chunks = list(ClipLoader(make_stream, num_videos=3, queue=queue, num_workers=2, timeout_sec=4))
+    loader = ClipLoader(make_stream, num_videos=len(paths), queue=queue, **options)
+    loader.store = store  # the queue ends with its server
+    return loader
+
+
+def test_a_second_extraction_takes_no_name_that_is_in_use(options, videos, run_job, tmp_path):
+    again = tmp_path / "again"
+    again.mkdir()
+    for name in ("a", "c"):  # c is the name of sub/c.mp4 where sub alone is embedded
+        write_video(again / f"{name}.mp4", num_frames=9)
+    run_job({**options, "EXTRACT.VIDEOS": str(videos / "sub"), "EXTRACT.WRITE_NPY": "True"})
+    run_job({**options, "EXTRACT.VIDEOS": str(again), "EXTRACT.WRITE_NPY": "True"})
+    names = {path.name for path in (Path(options["OUTPUT_DIR"]) / "npy").iterdir()}
+    assert names == {"c.npy", "d.npy", "a.npy", "c.mp4.npy"}
+
+
+def test_an_interrupted_run_keeps_what_is_complete(options, videos, monkeypatch):
+    def interrupt(chunks_of_one):
+        for chunk in chunks_of_one:
+            yield chunk
+            if chunk["is_last"]:
+                raise KeyboardInterrupt
+
+    original = ClipLoader.__iter__
+    monkeypatch.setattr(ClipLoader, "__iter__", lambda self: interrupt(original(self)))
+    model = hv.build_model("hiera_tiny_16x224", embed_dim=8, stages=(1, 1, 1, 1), input_size=(4, 32, 32))
+    with pytest.raises(KeyboardInterrupt):
+        hv.embed(videos / "b.mp4", model=model, output_dir=options["OUTPUT_DIR"], num_workers=0, batch_size=1)
+    assert set(hv.read_embeddings(options["OUTPUT_DIR"]).table["video_id"]) == {"b"} and model.training
+
+
+def test_a_death_is_noticed_long_before_a_standstill(videos, monkeypatch):
+    monkeypatch.setattr("hiera_video.engine.decoding._POLL_SEC", 0.2)
+    paths = [str(videos / "b.mp4"), str(videos / "a.mp4")]
+    chunks = list(make_loader(paths, Saboteur(), num_workers=1, timeout_sec=10**6))
+    assert {chunk["index"]: bool(chunk["failure"]) for chunk in chunks if chunk["is_last"]} == {0: True, 1: False}
+
+
+def test_slow_videos_are_waited_for(videos, monkeypatch):
+    monkeypatch.setattr("hiera_video.engine.decoding._POLL_SEC", 0.1)
+
+    class Slow(VideoOpener):
+        def __call__(self, path):
+            time.sleep(0.5)
+            return super().__call__(path)
+
+    chunks = list(make_loader([str(videos / "a.mp4")], Slow(), num_workers=1, timeout_sec=60))
+    assert [chunk["failure"] for chunk in chunks] == [None] * 7 and chunks[-1]["attempt"] == 0
+
+
+def test_a_process_that_dies_after_its_video_fails_none(videos, monkeypatch):
+    monkeypatch.setattr("hiera_video.engine.decoding._POLL_SEC", 0.2)
+    paths = [str(videos / "sub/d.mp4"), str(videos / "a.mp4")]
+    loader = make_loader(paths, VideoOpener(), num_workers=1, chunks_ahead=1)
+    ends = []
+    for chunk in loader:
+        if chunk["is_last"]:
+            ends.append((chunk["index"], chunk["failure"]))
+        if len(ends) == 1 and chunk["is_last"]:
+            while not loader._is_started[1]:
+                time.sleep(0.01)
+            loader._progress.fill_(0)  # as if it were at the first one still, which has been delivered
+            for process in multiprocessing.active_children():
+                process.kill()
+    assert ends == [(0, None), (1, None)]
+
+
+@pytest.mark.parametrize("names", [["a", "b", "sub/c"], ["sub/d", "a", "sub/c"]])
+def test_a_video_that_brings_a_decoding_process_down_fails_alone(videos, names):
+    paths = [str(videos / f"{name}.mp4") for name in names]
+    chunks = list(make_loader(paths, Saboteur(), num_workers=2, timeout_sec=4))
     ends = {int(chunk["index"]): chunk["failure"] for chunk in chunks if chunk["is_last"]}
     assert ends.keys() == {0, 1, 2}
     failed = [reason for reason in ends.values() if reason]
@@ -320,6 +396,45 @@ def test_a_video_that_brings_a_decoding_process_down_fails_alone(videos, names):
             last = max(chunk["attempt"] for chunk in chunks if chunk["index"] == index)
             clips = [c["first_clip"] for c in chunks if c["index"] == index and c["attempt"] == last]
             assert clips == list(range(max(-(-(LENGTHS[names[index]] - 16) // 8), 0) + 1)), path
+
+
+def test_a_failure_after_a_new_start_is_a_failure(tmp_path):
+    prepare_folder(tmp_path)
+    write_side_car(tmp_path, {"settings": {}, "shape": [3]})
+    writer = ShardWriter(tmp_path, dim=3, shard_bytes=1)
+    run = EmbeddingRun(
+        lambda views: torch.ones(len(views), 3),
+        writer,
+        [VideoInfo(f"{name}.mp4", name) for name in "abc"],
+        batch_size=4,
+        num_crops=1,
+        average="none",
+        l2_normalize=False,
+    )
+
+    def make_chunk(index, attempt, first_clip, *, is_last=False, failure=None):
+        views = torch.zeros((0 if failure else 1), 3, 2, 4, 4, dtype=torch.uint8)
+        same = {"index": index, "attempt": attempt, "is_last": is_last, "failure": failure, "views": views}
+        return {**same, "first_clip": first_clip, "spans_sec": np.array([[first_clip, first_clip + 1.0]])}
+
+    chunks = [
+        make_chunk(0, 0, 0),
+        make_chunk(0, 1000, 0),
+        make_chunk(1, 0, 0),
+        make_chunk(0, 1000, 1),
+        make_chunk(1, 1, 0),
+        make_chunk(1, 1, 1, is_last=True),
+        make_chunk(2, 1000, 0),
+        make_chunk(2, 0, 7),  # late
+        make_chunk(2, 1000, 1, is_last=True),
+        make_chunk(0, 1000, 2, is_last=True, failure="damaged"),
+    ]
+    run.embed(chunks)
+    assert run.failures == {"a.mp4": "damaged"} and (run.num_done, run.num_rows) == (2, 4)
+    found = hv.read_embeddings(tmp_path)
+    assert found.table["path"].tolist() == ["b.mp4"] * 2 + ["c.mp4"] * 2
+    assert found.table["view"].tolist() == [0, 1] * 2 and found.table["start_sec"].tolist() == [0, 1] * 2
+    assert not any((pq.read_table(shard)["path"].to_numpy() == "a.mp4").any() for shard in list_shards(tmp_path))
 
 
 def test_embedding_from_python(videos, checkpoint):
@@ -371,6 +486,19 @@ def test_a_query_is_the_mean_of_its_windows(options, videos, run_job, tmp_path):
     torch.save(other.state_dict(), tmp_path / "other.pth")
     with pytest.raises(ValueError, match="were made with weights of"):
         embed_query(found.info, path, checkpoint=str(tmp_path / "other.pth"))
+
+
+def test_a_query_forgets_clips_of_an_attempt_that_was_given_up(options, videos, run_job, monkeypatch):
+    run_job(options)
+    info, path = hv.read_embeddings(options["OUTPUT_DIR"]).info, str(videos / "a.mp4")
+    expected = embed_query(info, path)
+
+    def stream_with_a_false_start(path, **given):
+        yield {"attempt": 0, "views": torch.full((2, 3, 4, 32, 32), 200, dtype=torch.uint8)}
+        yield from ({**chunk, "attempt": 1} for chunk in stream_clips(path, **given))
+
+    monkeypatch.setattr("hiera_video.engine.embed.stream_clips", stream_with_a_false_start)
+    torch.testing.assert_close(embed_query(info, path), expected)
 
 
 def test_long_work_comes_first():

@@ -1,6 +1,5 @@
 """Each fault that is planted in a data set is found, a good one is left in peace, and both are told well."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ import faulty_probe
 import numpy as np
 import pandas as pd
 import pytest
+from tool_loader import load_tool
 from video_factory import cut_file, write_video
 
 from hiera_video.data.annotations import VideoList
@@ -18,18 +18,7 @@ from hiera_video.data.manifest import VideoRecord, load_manifest
 from hiera_video.data.probe import probe_video
 from hiera_video.data.survey import compare_with_known, find_ambiguous, find_repeats
 
-TOOL = Path(__file__).parents[2] / "tools" / "check_dataset.py"
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location("check_dataset", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
+tool = load_tool("check_dataset")
 
 
 class DataSet:
@@ -213,7 +202,7 @@ def test_as_a_command(clean, planted, tmp_path):
     """Piped, with options between the pairs, and only some splits."""
     config = tmp_path / "c.yaml"
     config.write_text(f"DATA:\n  PATH_TO_DATA_DIR: {planted}\n  NUM_FRAMES: 4\nMODEL:\n  NUM_CLASSES: 3\n")
-    command = [sys.executable, str(TOOL), "--cfg", str(config), "DATA.SAMPLING_RATE", "2"]
+    command = [sys.executable, tool.__file__, "--cfg", str(config), "DATA.SAMPLING_RATE", "2"]
     command += ["--output", str(tmp_path / "m.parquet"), "--json", str(tmp_path / "r.json"), "--workers", "1"]
     command += ["--forecast-sec", "0", "--splits", "test", "val", "DATA.TARGET_FPS", "25"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

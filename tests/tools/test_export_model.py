@@ -1,25 +1,11 @@
 """The tool tells the differences, and a graph that is off ends it with status 1 and no file."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from tiny_checkpoint import write_tiny_checkpoint
+from tool_loader import load_tool
 
-TOOL = Path(__file__).parents[2] / "tools" / "export_model.py"
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location("export_model", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
+tool = load_tool("export_model")
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 """The tool says what `predict` finds, draws it on the right frames, and names what is wrong."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from tiny_checkpoint import CLASS_NAMES, write_tiny_checkpoint
+from tool_loader import load_tool
 from video_factory import read_number
 
 import hiera_video as hv
@@ -16,18 +15,7 @@ from hiera_video.data.video import FramesChangedError, VideoReader
 from hiera_video.data.video.live import LiveVideo
 from hiera_video.engine.predict import WindowPrediction
 
-TOOL = Path(__file__).parents[2] / "tools" / "predict_video.py"
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location("predict_video", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
+tool = load_tool("predict_video")
 
 
 @pytest.fixture(scope="module")

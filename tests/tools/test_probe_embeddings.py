@@ -1,28 +1,15 @@
 """The tool on folders of synthetic embeddings: which videos it trains on and tests with, what it tells and refuses."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from tool_loader import load_tool
 
 from hiera_video.embeddings.store import ShardWriter, VideoInfo, prepare_folder, write_failures, write_side_car
 
-TOOL = Path(__file__).parents[2] / "tools" / "probe_embeddings.py"
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location("probe_embeddings", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
+tool = load_tool("probe_embeddings")
 
 
 def write_folder(folder, videos, *, dim=6, **info):

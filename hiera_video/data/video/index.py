@@ -223,20 +223,29 @@ def iterate_frames(
     container: av.container.InputContainer, stream: av.VideoStream, *, errors: list[str]
 ) -> Iterator[av.VideoFrame]:
     """All frames from where the container stands; ``errors`` collects what could not be read or decoded."""
-    packets = iterate_packets(container, stream)
-    packet: av.Packet | None
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.FFmpegError as error:
-            errors.append(f"reading stopped: {error.strerror}")
-            packet = None
-        try:
-            yield from stream.codec_context.decode(packet)
-        except av.FFmpegError as error:
-            errors.append(f"a packet does not decode: {error.strerror}")
-        if packet is None:
-            return
+    for packet in read_packets(container, stream, errors=errors):
+        if packet.size > 0:
+            yield from decode_packet(stream, packet, errors=errors)
+    yield from decode_packet(stream, None, errors=errors)
+
+
+def read_packets(
+    container: av.container.InputContainer, stream: av.VideoStream, *, errors: list[str]
+) -> Iterator[av.Packet]:
+    """The stream's packets, also empty ones, as far as the file can be read; ``errors`` collects why not further."""
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError as error:
+        errors.append(f"reading stopped: {error.strerror}")
+
+
+def decode_packet(stream: av.VideoStream, packet: av.Packet | None, *, errors: list[str]) -> list[av.VideoFrame]:
+    """The frames that come out after a packet went in, at the end (None) all that are left; none of a damaged one."""
+    try:
+        return stream.codec_context.decode(packet)
+    except av.FFmpegError as error:
+        errors.append(f"a packet does not decode: {error.strerror}")
+        return []
 
 
 def _note(packet: av.Packet, codec: str, extradata: bytes | None) -> _Packet:

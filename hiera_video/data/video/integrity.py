@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import av
-
-from hiera_video.data.video.index import open_stream
+from hiera_video.data.video.index import decode_packet, open_stream, read_packets
 from hiera_video.data.video.source import find_source
 
 _BOX_TYPES = set(b"ftyp styp moov mdat free skip wide pnot uuid meta moof mfra sidx ssix emsg prft".split())
@@ -55,13 +52,15 @@ def check_stream(path: str, *, is_decoded: bool) -> StreamCheck:
     errors: list[str] = []
     num_packets = num_frames = num_damaged = end_pts = 0
     with container:
-        for packet in _iterate_packets(container, stream, errors):
+        for packet in read_packets(container, stream, errors=errors):
+            if packet.size == 0 and packet.dts is None:
+                continue  # PyAV adds it at the end; AVI has other empty ones, for frames that repeat
             num_packets, end_pts = num_packets + 1, max(end_pts, (packet.pts or 0) + (packet.duration or 0))
             if packet.is_corrupt:
                 errors.append(f"packet {num_packets - 1} is cut off")
-            for frame in _decode(stream, packet, errors) if is_decoded else ():
+            for frame in decode_packet(stream, packet, errors=errors) if is_decoded and packet.size else ():
                 num_frames, num_damaged = num_frames + 1, num_damaged + frame.is_corrupt
-        for frame in _decode(stream, None, errors) if is_decoded else ():
+        for frame in decode_packet(stream, None, errors=errors) if is_decoded else ():
             num_frames, num_damaged = num_frames + 1, num_damaged + frame.is_corrupt
     end_sec = float(end_pts * stream.time_base)
     return StreamCheck(
@@ -92,28 +91,6 @@ def count_missing_bytes(path: str) -> int:
         else:
             end = 0
     return max(end - size_bytes, 0)
-
-
-def _iterate_packets(
-    container: av.container.InputContainer, stream: av.VideoStream, errors: list[str]
-) -> Iterator[av.Packet]:
-    """All packets that the file holds; AVI has empty ones for frames that repeat, PyAV adds an empty one at the end."""
-    try:
-        for packet in container.demux(stream):
-            if packet.size > 0 or packet.dts is not None:
-                yield packet
-    except av.FFmpegError as error:
-        errors.append(f"reading stopped: {error.strerror}")
-
-
-def _decode(stream: av.VideoStream, packet: av.Packet | None, errors: list[str]) -> list[av.VideoFrame]:
-    if packet is not None and packet.size == 0:
-        return []
-    try:
-        return stream.codec_context.decode(packet)
-    except av.FFmpegError as error:
-        errors.append(f"a packet does not decode: {error.strerror}")
-        return []
 
 
 def _parse_duration_sec(text: str) -> float:

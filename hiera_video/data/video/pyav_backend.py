@@ -92,14 +92,17 @@ class PyavBackend:
         Raises:
             VideoDecodeError: a frame does not decode.
         """
+        left = positions
         while self.index.keys:
             try:
-                for key, wanted in _plan_runs(self.index.keys, positions):
+                for key, wanted in _plan_runs(self.index.keys, left):
                     yield from self._decode_run(key, wanted)
+                    left = left[len(wanted) :]
                 return
-            except _UncleanKeyError as error:
+            except _UncleanKeyError as error:  # nothing of its run has come out; what came before is right
                 self.index = replace(self.index, keys=tuple(key for key in self.index.keys if key != error.key))
             except _IndexMismatchError as error:
+                left = positions
                 if self._leaves_out:  # a stream that does not keep to its codec's rules: decode all of its frames
                     self._leaves_out = False
                     continue

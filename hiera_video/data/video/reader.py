@@ -229,7 +229,7 @@ class VideoReader:
                     if position <= previous or len(self) != length:
                         raise FramesChangedError(self.path)
                     previous = position
-                    yield position, torch.from_numpy(np.ascontiguousarray(rgb))
+                    yield position, torch.from_numpy(np.require(rgb, requirements=["C", "W"]))
         except VideoDecodeError as error:
             if len(self) != length:
                 raise FramesChangedError(self.path) from error

@@ -70,13 +70,16 @@ class _View:
 
     def read(self, size: int) -> bytes:
         size = max(min(size, self._source.size_bytes - self._position), 0)
-        if self._source.is_hollow:
-            data = bytes(size)
-        else:
-            self._source.file.seek(self._position)
-            data = self._source.file.read(size)
+        data = bytes(size) if self._source.is_hollow else self._fetch(size)
         self._position += len(data)
         return data
+
+    def _fetch(self, size: int) -> bytes:
+        try:
+            self._source.file.seek(self._position)
+            return self._source.file.read(size)
+        except Exception as error:  # each file system has errors of its own, such as aiohttp's
+            raise OSError(f"{self._source.path}: cannot be read: {error or type(error).__name__}") from error
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size_bytes}[whence]
@@ -112,6 +115,6 @@ def _open_remote(path: str) -> BinaryIO | None:
     options = {"block_size": _BLOCK_BYTES, "cache_type": "blockcache", "cache_options": {"maxblocks": _CACHED_BLOCKS}}
     try:
         file = file_system.open(path_there, "rb", **options)
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(f"{path}: cannot be opened: {error}") from error
+    except Exception as error:  # each file system has errors of its own, such as aiohttp's
+        raise FileNotFoundError(f"{path}: cannot be opened: {error or type(error).__name__}") from error
     return file if file.seekable() else None

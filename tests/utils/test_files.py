@@ -1,0 +1,21 @@
+import os
+
+import pytest
+
+from hiera_video.utils.files import write_whole
+
+
+def test_a_file_is_the_old_or_the_new_one(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "a.bin"
+    write_whole(path, b"old")
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old" and (tmp_path / "new" / "a.bin.partial").read_bytes() == b"new"
+    monkeypatch.undo()
+    write_whole(path, memoryview(b"newer"))
+    assert path.read_bytes() == b"newer" and os.listdir(path.parent) == ["a.bin"]
