@@ -236,6 +236,17 @@ def test_what_is_done_is_not_done_again(options, videos, run_job):
     assert len(found.info["runs"]) == 2
 
 
+def test_other_versions_are_told_on_a_resume(options, videos, run_job):
+    run_job({**options, "EXTRACT.VIDEOS": str(videos / "sub")})
+    side_car = Path(options["OUTPUT_DIR"]) / "extraction.json"
+    content = json.loads(side_car.read_text())
+    content["runs"][0]["versions"]["torch"] = "1.0"
+    side_car.write_text(json.dumps(content))
+    run_job(options)
+    told = (Path(options["OUTPUT_DIR"]) / "stdout.log").read_text()
+    assert f"made with other versions: torch 1.0 -> {version('torch')}" in told
+
+
 def test_other_settings_in_the_same_folder_are_refused(options, run_job):
     run_job(options)
     message = run_job({**options, "EXTRACT.STRIDE": "0.5", "EXTRACT.LAYER": "stage3"})
