@@ -1,6 +1,7 @@
 """Embeddings are those of a naive loop, whatever the batches, the processes, the interruptions and the broken files."""
 
 import hashlib
+import json
 import multiprocessing
 import os
 import random
