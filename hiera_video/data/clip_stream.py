@@ -16,7 +16,7 @@ import torch
 from torch.distributed import TCPStore
 from torch.utils.data import IterableDataset, get_worker_info
 
-from hiera_video.data.manifest import Manifest, open_video
+from hiera_video.data.manifest import open_video
 from hiera_video.data.transforms import ClipTransform
 from hiera_video.data.video import FramesChangedError, VideoDecodeError, VideoReader
 from hiera_video.data.windows import ClipPlan, ClipPlanner
@@ -133,7 +133,7 @@ def stream_clips(
     planner: ClipPlanner,
     transform: ClipTransform,
     clips_per_chunk: int,
-    open_reader: Callable[[str], VideoReader] = VideoReader,
+    open_reader: Callable[[str], VideoReader] = open_video,
 ) -> Iterator[dict[str, Any]]:
     """The clips of one video, chunk by chunk; only the frames of unfinished clips are kept.
 
@@ -194,18 +194,3 @@ def _cut_clips(
                     del kept[place]
             yield views
             clip += 1
-
-
-class VideoOpener:
-    """Opens videos with the same options: a picklable function from a path to a `VideoReader`.
-
-    Args:
-        manifest: what is known of the videos, see `open_video`.
-        options: of `VideoReader`.
-    """
-
-    def __init__(self, *, manifest: Manifest | None = None, **options: Any) -> None:
-        self.manifest, self.options = manifest, options
-
-    def __call__(self, path: str) -> VideoReader:
-        return open_video(path, self.manifest, **self.options)

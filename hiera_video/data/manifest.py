@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from hiera_video.data.video import FrameIndex, VideoDecodeError, VideoReader
 from hiera_video.data.video.index import KeyFrame
+from hiera_video.utils.files import write_whole
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.pathmgr import get_path_here, pathmgr
 
@@ -203,7 +204,7 @@ def load_manifest(path: str) -> Manifest:
         raise ValueError(f"DATA.MANIFEST = {path} is no Parquet file: {error}") from error
 
 
-def open_video(path: str, manifest: Manifest | None, **options: Any) -> VideoReader:
+def open_video(path: str, manifest: Manifest | None = None, **options: Any) -> VideoReader:
     """Opens a video: without a scan where the manifest knows it, and not at all where it knows it to be broken.
 
     Args:
@@ -238,12 +239,10 @@ def write_manifest(
         splits: video's path -> the lists that it is in.
         labels: video's path -> its label in the first of them.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
     rows = (_make_row(video, records[video], list(splits[video]), labels[video]) for video in sorted(records))
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=_SCHEMA), partial)
-    partial.replace(target)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=_SCHEMA), buffer)
+    write_whole(Path(path), buffer.getvalue())
 
 
 def get_size_bytes(local_path: str) -> int | None:

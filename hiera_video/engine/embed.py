@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from hiera_video.config import load_config
-from hiera_video.data.clip_stream import VideoOpener, stream_clips
+from hiera_video.data.clip_stream import stream_clips
 from hiera_video.data.collect import collect_paths
+from hiera_video.data.manifest import open_video
 from hiera_video.data.transforms import build_test_transform
 from hiera_video.data.windows import ClipsWithin, build_clip_planner
 from hiera_video.embeddings.reading import Embeddings, read_embeddings
@@ -129,7 +131,7 @@ def embed_query(
         planner=planner,
         transform=build_test_transform(cfg, num_crops=cfg.EXTRACT.NUM_CROPS, crop_size_px=cfg.DATA.TEST_CROP_SIZE),
         clips_per_chunk=max(_VIEWS_PER_BATCH // cfg.EXTRACT.NUM_CROPS, 1),
-        open_reader=VideoOpener(backend=cfg.DATA.DECODING_BACKEND, max_short_side_px=cfg.DATA.MAX_SHORT_SIDE),
+        open_reader=partial(open_video, backend=cfg.DATA.DECODING_BACKEND, max_short_side_px=cfg.DATA.MAX_SHORT_SIDE),
     )
     compute, attempt, features = build_compute(cfg, model), 0, []
     for chunk in chunks:

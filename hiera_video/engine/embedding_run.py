@@ -99,16 +99,7 @@ class EmbeddingRun:
     def _start_batch(self, size: int) -> None:
         """Starts the model on the next views. On a GPU it runs while the next batch is collected."""
         began = time.monotonic()
-        parts, missing = [], size
-        while missing:
-            views = self._views.popleft()
-            if len(views) > missing:
-                self._views.appendleft(views[missing:])
-                views = views[:missing]
-            missing -= len(views)
-            if len(views):
-                parts.append(views)
-        self._running.append((self._compute(torch.cat(parts)), began))
+        self._running.append((self._compute(torch.cat(_take_rows(self._views, size))), began))
         self.num_views += size
         if len(self._running) > 1 or not self._running[-1][0].is_cuda:
             self._finish_batch()
@@ -126,14 +117,7 @@ class EmbeddingRun:
         """Hands on the chunks whose features are done."""
         while self._chunks and self._chunks[0]["num_views"] <= sum(map(len, self._features)):
             chunk = self._chunks.popleft()
-            features, missing = [], chunk["num_views"]
-            while missing:
-                part = self._features.popleft()
-                if len(part) > missing:
-                    self._features.appendleft(part[missing:])
-                    part = part[:missing]
-                missing -= len(part)
-                features.append(part)
+            features = _take_rows(self._features, chunk["num_views"])
             self.add_features(chunk, torch.cat(features) if features else None)
 
     def add_features(self, chunk: dict[str, Any], features: torch.Tensor | None) -> None:
@@ -181,6 +165,20 @@ class EmbeddingRun:
             rows = torch.nn.functional.normalize(rows)
         self._writer.add(info, first_view=video.num_rows, spans_sec=spans_sec, embeddings=rows.numpy())
         video.num_rows += len(rows)
+
+
+def _take_rows(queue: deque[torch.Tensor], count: int) -> list[torch.Tensor]:
+    """Takes the first ``count`` rows from a queue of tensors; what is left of a tensor stays in front."""
+    parts = []
+    while count:
+        part = queue.popleft()
+        if len(part) > count:
+            queue.appendleft(part[count:])
+            part = part[:count]
+        count -= len(part)
+        if len(part):
+            parts.append(part)
+    return parts
 
 
 class BusyTime:

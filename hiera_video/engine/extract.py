@@ -19,10 +19,10 @@ from torch.distributed import TCPStore
 from tqdm import tqdm
 
 from hiera_video.config import compute_digest, dump_config
-from hiera_video.data.clip_stream import ClipStream, VideoOpener
+from hiera_video.data.clip_stream import ClipStream
 from hiera_video.data.collect import Collection, build_collection
 from hiera_video.data.loader import build_manifest, count_workers
-from hiera_video.data.manifest import get_size_bytes
+from hiera_video.data.manifest import get_size_bytes, open_video
 from hiera_video.data.transforms import build_test_transform
 from hiera_video.data.video import describe_backend
 from hiera_video.data.windows import build_clip_planner
@@ -234,7 +234,8 @@ def build_make_stream(cfg: CfgNode, paths: np.ndarray, **options: Any) -> Callab
         planner=build_clip_planner(cfg),
         transform=build_test_transform(cfg, num_crops=num_crops, crop_size_px=cfg.DATA.TEST_CROP_SIZE),
         clips_per_chunk=max(_VIEWS_PER_CHUNK // num_crops, 1),
-        open_reader=VideoOpener(
+        open_reader=partial(
+            open_video,
             manifest=build_manifest(cfg, paths),
             backend=cfg.DATA.DECODING_BACKEND,
             max_short_side_px=cfg.DATA.MAX_SHORT_SIDE,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import pandas as pd
 import simplejson
@@ -14,8 +15,9 @@ from fvcore.common.config import CfgNode
 from tqdm import tqdm
 
 from hiera_video.data.clip_sampling import build_clip_sampler
-from hiera_video.data.clip_stream import VideoOpener, stream_clips
+from hiera_video.data.clip_stream import stream_clips
 from hiera_video.data.live_windows import LiveClip, LiveWindows
+from hiera_video.data.manifest import open_video
 from hiera_video.data.transforms import build_test_transform
 from hiera_video.data.video.live import LiveVideo
 from hiera_video.data.windows import ClipPlanner, SlidingWindows, UniformClips
@@ -127,7 +129,7 @@ class Predictor:
             planner=self._planner,
             transform=self._transform,
             clips_per_chunk=self._clips_per_chunk,
-            open_reader=VideoOpener(backend=data.DECODING_BACKEND, max_short_side_px=data.MAX_SHORT_SIDE),
+            open_reader=partial(open_video, backend=data.DECODING_BACKEND, max_short_side_px=data.MAX_SHORT_SIDE),
         )
         tally, attempt = Tally(self.trained, self.top_k), 0
         with tqdm(desc="predicting", unit="window", leave=False, disable=None) as bar:

@@ -3,6 +3,7 @@
 import io
 import weakref
 from fractions import Fraction
+from functools import partial
 from types import SimpleNamespace
 
 import fsspec
@@ -12,7 +13,8 @@ import pytest
 import torch
 from video_factory import decode_plainly, write_video
 
-from hiera_video.data.clip_stream import ClipStream, VideoOpener, WorkQueue, stream_clips
+from hiera_video.data.clip_stream import ClipStream, WorkQueue, stream_clips
+from hiera_video.data.manifest import open_video
 from hiera_video.data.transforms import ClipTransform, TestTransform
 from hiera_video.data.video import FrameIndex, FramesChangedError, VideoDecodeError, VideoReader
 from hiera_video.data.windows import ClipPlan, SlidingWindows
@@ -30,7 +32,7 @@ def stream(path, *, windows, clips_per_chunk=3, **options):
 def test_clips_equal_those_of_a_whole_decode(tmp_path, clips_per_chunk, backend):
     path = write_video(tmp_path / "a.mp4", num_frames=53)
     windows = SlidingWindows(4, window=0.9, stride=0.35)
-    opener = VideoOpener(backend=backend)
+    opener = partial(open_video, backend=backend)
     chunks = stream(path, windows=windows, clips_per_chunk=clips_per_chunk, open_reader=opener)
     frames = torch.from_numpy(np.stack(decode_plainly(path)))
     with VideoReader(path) as reader:
@@ -183,7 +185,7 @@ def test_errors_of_a_remote_file_system_fail_its_video_alone(monkeypatch, is_bro
         planner=windows,
         transform=CROP,
         clips_per_chunk=1,
-        open_reader=VideoOpener(),
+        open_reader=open_video,
     )
     assert [chunk["failure"].endswith("line is down") for chunk in remote] == [True]
 
@@ -206,9 +208,9 @@ def test_each_video_is_given_out_once_and_failures_are_told(tmp_path):
     paths = [str(write_video(tmp_path / f"{i}.mp4", num_frames=12)) for i in range(3)] + [str(tmp_path / "none.mp4")]
     queue, _ = open_queue(np.array([2, 0, 3, 1]))
     options = {"planner": SlidingWindows(4, window=0.4, stride=0.4), "transform": CROP, "clips_per_chunk": 8}
-    first = ClipStream(np.array(paths), queue=queue, open_reader=VideoOpener(), **options)
+    first = ClipStream(np.array(paths), queue=queue, open_reader=open_video, **options)
     second = ClipStream(
-        np.array(paths), queue=WorkQueue(queue.order, queue.host, queue.port), open_reader=VideoOpener(), **options
+        np.array(paths), queue=WorkQueue(queue.order, queue.host, queue.port), open_reader=open_video, **options
     )
     one, other = iter(first), iter(second)
     indices = [next(one)["index"], next(other)["index"]]

@@ -22,7 +22,8 @@ from video_factory import decode_plainly, write_video
 
 import hiera_video as hv
 from hiera_video.config import load_config
-from hiera_video.data.clip_stream import ClipStream, VideoOpener, stream_clips
+from hiera_video.data.clip_stream import ClipStream, stream_clips
+from hiera_video.data.manifest import open_video
 from hiera_video.data.transforms import TestTransform, normalize_video
 from hiera_video.data.windows import SlidingWindows
 from hiera_video.embeddings.store import ShardWriter, VideoInfo, list_shards, prepare_folder, write_side_car
@@ -307,15 +308,13 @@ def test_several_processes_share_the_videos(options, videos, run_job, tmp_path):
     torch.testing.assert_close(two.vectors, one.vectors, atol=1e-6, rtol=0)
 
 
-class Saboteur(VideoOpener):
+def sabotage(path):
     """Opens videos; two of them bring the process down, or to a halt."""
-
-    def __call__(self, path):
-        if path.endswith("b.mp4"):
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if path.endswith("d.mp4"):
-            time.sleep(1000)
-        return super().__call__(path)
+    if path.endswith("b.mp4"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if path.endswith("d.mp4"):
+        time.sleep(1000)
+    return open_video(path)
 
 
 def make_loader(paths, open_reader, **options):
@@ -362,26 +361,25 @@ def test_an_interrupted_run_keeps_what_is_complete(options, videos, monkeypatch)
 def test_a_death_is_noticed_long_before_a_standstill(videos, monkeypatch):
     monkeypatch.setattr("hiera_video.engine.decoding._POLL_SEC", 0.2)
     paths = [str(videos / "b.mp4"), str(videos / "a.mp4")]
-    chunks = list(make_loader(paths, Saboteur(), num_workers=1, timeout_sec=10**6))
+    chunks = list(make_loader(paths, sabotage, num_workers=1, timeout_sec=10**6))
     assert {chunk["index"]: bool(chunk["failure"]) for chunk in chunks if chunk["is_last"]} == {0: True, 1: False}
 
 
 def test_slow_videos_are_waited_for(videos, monkeypatch):
     monkeypatch.setattr("hiera_video.engine.decoding._POLL_SEC", 0.1)
 
-    class Slow(VideoOpener):
-        def __call__(self, path):
-            time.sleep(0.5)
-            return super().__call__(path)
+    def open_slowly(path):
+        time.sleep(0.5)
+        return open_video(path)
 
-    chunks = list(make_loader([str(videos / "a.mp4")], Slow(), num_workers=1, timeout_sec=60))
+    chunks = list(make_loader([str(videos / "a.mp4")], open_slowly, num_workers=1, timeout_sec=60))
     assert [chunk["failure"] for chunk in chunks] == [None] * 7 and chunks[-1]["attempt"] == 0
 
 
 def test_a_process_that_dies_after_its_video_fails_none(videos, monkeypatch):
     monkeypatch.setattr("hiera_video.engine.decoding._POLL_SEC", 0.2)
     paths = [str(videos / "sub/d.mp4"), str(videos / "a.mp4")]
-    loader = make_loader(paths, VideoOpener(), num_workers=1, chunks_ahead=1)
+    loader = make_loader(paths, open_video, num_workers=1, chunks_ahead=1)
     ends = []
     for chunk in loader:
         if chunk["is_last"]:
@@ -398,7 +396,7 @@ def test_a_process_that_dies_after_its_video_fails_none(videos, monkeypatch):
 @pytest.mark.parametrize("names", [["a", "b", "sub/c"], ["sub/d", "a", "sub/c"]])
 def test_a_video_that_brings_a_decoding_process_down_fails_alone(videos, names):
     paths = [str(videos / f"{name}.mp4") for name in names]
-    chunks = list(make_loader(paths, Saboteur(), num_workers=2, timeout_sec=4))
+    chunks = list(make_loader(paths, sabotage, num_workers=2, timeout_sec=4))
     ends = {int(chunk["index"]): chunk["failure"] for chunk in chunks if chunk["is_last"]}
     assert ends.keys() == {0, 1, 2}
     failed = [reason for reason in ends.values() if reason]
