@@ -26,13 +26,13 @@ import torch
 from common import describe_run
 
 from hiera_video.config import load_config
-from hiera_video.data.collect import collect_videos
 from hiera_video.data.transforms import build_test_transform
-from hiera_video.data.video import VideoReader
-from hiera_video.data.windows import build_clip_planner
 from hiera_video.embeddings.reading import read_embeddings
-from hiera_video.engine.extract import build_compute, run_extraction
+from hiera_video.engine.extraction.job import build_compute, run_extraction
 from hiera_video.models.build import build_model_from_cfg
+from hiera_video.streams.collect import collect_videos
+from hiera_video.streams.windows import build_clip_planner
+from hiera_video.video import VideoReader
 
 NUM_FRAMES, FPS = 300, 30
 CASES = {"one clip a video": ("EXTRACT.CLIPS", "uniform", "EXTRACT.NUM_CLIPS", "1"), "sliding windows": ()}

@@ -38,13 +38,13 @@ warnings.filterwarnings("ignore")
 import common  # noqa: E402
 
 from hiera_video.config.defaults import get_cfg  # noqa: E402
-from hiera_video.data.annotations import VideoList  # noqa: E402
 from hiera_video.data.clip_sampling import build_clip_sampler  # noqa: E402
 from hiera_video.data.dataset import VideoDataset, collate_samples  # noqa: E402
+from hiera_video.data.lists import VideoList  # noqa: E402
 from hiera_video.data.transforms import build_test_transform, build_train_transform  # noqa: E402
-from hiera_video.data.video import VideoReader, available_backends  # noqa: E402
-from hiera_video.data.video.pyav_backend import _plan_runs  # noqa: E402
 from hiera_video.utils import ptv_compat  # noqa: E402, F401
+from hiera_video.video import VideoReader, available_backends  # noqa: E402
+from hiera_video.video.pyav_backend import _plan_runs  # noqa: E402
 
 # isort: split
 from pytorchvideo import transforms as ptv  # noqa: E402

@@ -16,13 +16,13 @@ from typing import Any
 # decoding processes want the same cores. This limits it to some microseconds; it is read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from hiera_video.data.video import VideoDecodeError, VideoReader
 from hiera_video.models.build import build_model, model_names
 from hiera_video.models.weights import LoadReport, load_weights
+from hiera_video.video import VideoDecodeError, VideoReader
 
 # Jobs are slow to import: only who asks for them pays.
 _LAZY = {
-    "embed": "hiera_video.engine.embed",
+    "embed": "hiera_video.engine.extraction.embed",
     "predict": "hiera_video.engine.predict",
     "Embeddings": "hiera_video.embeddings.reading",
     "read_embeddings": "hiera_video.embeddings.reading",

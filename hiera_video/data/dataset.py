@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
 
-from hiera_video.data.annotations import VideoList
-from hiera_video.data.manifest import Manifest, open_video
+from hiera_video.data.lists import VideoList
 from hiera_video.data.transforms import ClipTransform
-from hiera_video.data.video import VideoDecodeError, VideoReader
 from hiera_video.utils.rng import seeded
+from hiera_video.video import VideoDecodeError, VideoReader
+from hiera_video.video.manifest import Manifest, open_video
 
 _MAX_REPLACEMENTS = 10
 

@@ -11,14 +11,14 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Sampler
 
-from hiera_video.data.annotations import VideoList, build_video_list
 from hiera_video.data.clip_sampling import build_clip_sampler
 from hiera_video.data.dataset import VideoDataset, collate_samples
-from hiera_video.data.manifest import Manifest, load_manifest
+from hiera_video.data.lists import VideoList, build_video_list
 from hiera_video.data.transforms import build_test_transform, build_train_transform
 from hiera_video.utils.distributed import get_local_world_size, get_rank, get_world_size
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.rng import compute_seed
+from hiera_video.video.manifest import Manifest, load_manifest
 
 _MAX_AUTO_WORKERS = 16
 logger = get_logger(__name__)

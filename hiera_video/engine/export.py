@@ -25,7 +25,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from hiera_video.config import compute_digest
-from hiera_video.engine.inference import Trained
+from hiera_video.engine.trained import Trained
 from hiera_video.utils.versions import get_versions
 
 OUTPUTS = ("logits", "features")

@@ -15,15 +15,15 @@ from fvcore.common.config import CfgNode
 from tqdm import tqdm
 
 from hiera_video.data.clip_sampling import build_clip_sampler
-from hiera_video.data.clip_stream import stream_clips
-from hiera_video.data.live_windows import LiveClip, LiveWindows
-from hiera_video.data.manifest import open_video
 from hiera_video.data.transforms import build_test_transform
-from hiera_video.data.video.live import LiveVideo
-from hiera_video.data.windows import ClipPlanner, SlidingWindows, UniformClips
 from hiera_video.engine.batch import autocast, to_model_input
-from hiera_video.engine.inference import Trained, load_trained
+from hiera_video.engine.trained import Trained, load_trained
+from hiera_video.streams.clip_stream import stream_clips
+from hiera_video.streams.live_windows import LiveClip, LiveWindows
+from hiera_video.streams.windows import ClipPlanner, SlidingWindows, UniformClips
 from hiera_video.utils.logging import get_logger
+from hiera_video.video.live import LiveVideo
+from hiera_video.video.manifest import open_video
 
 _MIN_LATE_SEC = 1.0  # a live source that is less behind is not worth leaving anything out
 logger = get_logger(__name__)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from hiera_video.data.video import VideoDecodeError, VideoReader, is_series
+from hiera_video.video import VideoDecodeError, VideoReader, is_series
 
 _THUMBNAIL_PX = (384, 288)
 _SHORT_SIDE_PX = 216  # of frames as they are decoded

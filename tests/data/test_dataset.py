@@ -7,14 +7,14 @@ from pytorchvideo.data.clip_sampling import RandomClipSampler as PtvRandomClipSa
 from torch.utils.data import DataLoader
 from video_factory import read_number, write_video
 
-from hiera_video.data import manifest as manifest_module
-from hiera_video.data.annotations import VideoList
 from hiera_video.data.clip_sampling import PytorchVideoClipSampler, RandomClipSampler, UniformClipSampler
 from hiera_video.data.dataset import VideoDataset, collate_samples
+from hiera_video.data.lists import VideoList
 from hiera_video.data.loader import EpochSampler
 from hiera_video.data.transforms import ClipTransform, RandomResizedCrop, TestTransform, TrainTransform
-from hiera_video.data.video import VideoDecodeError, VideoReader
 from hiera_video.utils.rng import seeded
+from hiera_video.video import VideoDecodeError, VideoReader
+from hiera_video.video import manifest as manifest_module
 
 
 @pytest.fixture(scope="module")

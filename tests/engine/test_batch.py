@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from hiera_video.engine import train as train_module
 from hiera_video.engine.batch import to_model_input
+from hiera_video.engine.training import classify as train_module
 from hiera_video.utils.rng import seed_everything
 
 

@@ -13,7 +13,7 @@ from tiny_checkpoint import CLASS_NAMES, write_tiny_checkpoint
 
 from hiera_video.engine import export as export_module
 from hiera_video.engine.export import ExportMismatchError, export_model
-from hiera_video.engine.inference import load_trained
+from hiera_video.engine.trained import load_trained
 
 
 @pytest.fixture(scope="module")

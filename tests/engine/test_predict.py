@@ -15,11 +15,11 @@ from video_factory import decode_plainly
 
 import hiera_video as hv
 from hiera_video.data.transforms import normalize_video
-from hiera_video.data.video import FramesChangedError, VideoDecodeError, VideoReader
-from hiera_video.data.video.live import LiveVideo
 from hiera_video.engine import predict as predict_module
-from hiera_video.engine.inference import load_trained
 from hiera_video.engine.predict import Predictor, Tally, predict
+from hiera_video.engine.trained import load_trained
+from hiera_video.video import FramesChangedError, VideoDecodeError, VideoReader
+from hiera_video.video.live import LiveVideo
 
 
 @pytest.fixture(scope="module")

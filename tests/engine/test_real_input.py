@@ -6,7 +6,7 @@ import simplejson
 import torch
 
 import hiera_video as hv
-from hiera_video.data.video import VideoReader
+from hiera_video.video import VideoReader
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 from video_factory import cut_file, read_number, write_video
 
-from hiera_video.data.video import VideoReader
 from hiera_video.report import search_page as module
 from hiera_video.report.search_page import (
     ShownClip,
@@ -23,6 +22,7 @@ from hiera_video.report.search_page import (
     render_search_page,
     write_page,
 )
+from hiera_video.video import VideoReader
 
 EVIL = '"><script>alert(1)</script>.mp4'
 VOID = ("meta", "img", "br", "link", "input")

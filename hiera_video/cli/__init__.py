@@ -1,0 +1,1 @@
+"""Commands: one `main` for each, which scripts in `tools/` open too."""

@@ -1,0 +1,147 @@
+"""The demo: makes videos, trains a small Hiera on them, tests it over several views, and prints what came out.
+
+Then it shows what pre-training is worth where labels are few: a masked autoencoder learns from the videos alone, and is
+fine-tuned on 3 labelled videos of each class, beside the same training from random weights. At last all videos are
+embedded; probes measure what the embeddings tell, and a page shows the videos most similar to one of them.
+
+Every step is a command that can be typed by hand; it is printed before it runs.
+"""
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import simplejson
+
+from hiera_video.engine.checkpoint import find_last_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "configs/Demo/MOTION_HIERA_8x2.yaml"
+MAE_CONFIG = "configs/Demo/MOTION_MAE_8x2.yaml"
+FEW_LABELS_CONFIG = "configs/Demo/MOTION_FEW_LABELS_8x2.yaml"
+
+
+class Demo:
+    """Runs commands of this repository one after the other.
+
+    Args:
+        data_dir: where the generated videos go, relative to the repository.
+        output_dir: where results go.
+        opts: config keys and values, for all commands.
+    """
+
+    def __init__(self, data_dir: str, output_dir: str, opts: list[str]) -> None:
+        self.data_dir = data_dir
+        self.output_dir = output_dir
+        self.opts = opts
+        self.seconds: dict[str, float] = {}
+
+    def run(self, step: str, *words: str) -> None:
+        """Shows and runs a command, and notes its seconds; stops with its exit status where it fails."""
+        print("\n$ python " + shlex.join(words), flush=True)
+        start = time.perf_counter()
+        status = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
+        if status:
+            sys.exit(status)
+        self.seconds[step] = time.perf_counter() - start
+
+    def run_net(self, step: str, config: str, folder: str, *opts: str) -> None:
+        """Runs the jobs of a config; results go to ``folder`` below the output folder."""
+        data = ["DATA.PATH_TO_DATA_DIR", self.data_dir]
+        if config == FEW_LABELS_CONFIG:
+            data = ["DATA.PATH_TO_DATA_DIR", f"{self.data_dir}/few_labels", "DATA.PATH_PREFIX", self.data_dir]
+        data += ["DATA.CLASS_NAMES_PATH", f"{self.data_dir}/classnames.json"]
+        output = ["OUTPUT_DIR", os.path.normpath(os.path.join(self.output_dir, folder))]
+        self.run(step, "tools/run_net.py", "--cfg", config, *data, *output, *opts, *self.opts)
+
+    def load_results(self, folder: str) -> dict:
+        return simplejson.loads((ROOT / self.output_dir / folder / "test_results.json").read_text())
+
+    def load_probes(self) -> dict[str, float]:
+        """Top-1 of the probes on the embeddings, in percent."""
+        scores = simplejson.loads((ROOT / self.output_dir / "probes.json").read_text())["scores"]
+        return {score["probe"]: score["value"] for score in scores if score["metric"] == "top-1"}
+
+
+def run_all(demo: Demo) -> None:
+    """All commands of the demo."""
+    demo.run("videos", "tools/make_motion_dataset.py", "--output-dir", demo.data_dir)
+    demo.run_net("training", CONFIG, "", "TEST.ENABLE", "False")
+    demo.run_net("test", CONFIG, "", "TRAIN.ENABLE", "False")
+    demo.run_net("pre-training", MAE_CONFIG, "mae")
+    weights = os.path.relpath(find_last_checkpoint(ROOT / demo.output_dir / "mae"), ROOT)
+    start_from = ["TRAIN.CHECKPOINT_FILE_PATH", weights]
+    demo.run_net("few labels, pre-trained", FEW_LABELS_CONFIG, "few_labels_mae", *start_from)
+    demo.run_net("few labels, from scratch", FEW_LABELS_CONFIG, "few_labels_scratch")
+    embed(demo)
+
+
+def embed(demo: Demo) -> None:
+    """Embeds all videos with the trained model, measures the embeddings, and searches among them."""
+    weights = os.path.relpath(find_last_checkpoint(ROOT / demo.output_dir), ROOT)
+    folder = f"{demo.output_dir}/embeddings"
+    only = ["TRAIN.ENABLE", "False", "TEST.ENABLE", "False", "EXTRACT.ENABLE", "True"]
+    demo.run_net("embeddings", CONFIG, "embeddings", *only, "EXTRACT.CHECKPOINT_FILE_PATH", weights)
+    demo.run("probes", "tools/probe_embeddings.py", folder, "--json", f"{demo.output_dir}/probes.json")
+    example = (ROOT / demo.data_dir / "test.csv").read_text().split(" ")[0]
+    names = ["--class-names", f"{demo.data_dir}/classnames.json"]
+    page = ["--exclude-same-video", "--group-by-video", *names, "--html", f"{demo.output_dir}/search.html"]
+    demo.run("search", "tools/search_embeddings.py", folder, "--path", f"{demo.data_dir}/{example}", *page)
+
+
+def print_table(rows: dict[str, str]) -> None:
+    """A two-column table."""
+    width = max(map(len, rows))
+    print("\n" + "-" * 78)
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")
+    print("-" * 78)
+
+
+def report(demo: Demo) -> None:
+    """Prints the table, and one line of JSON."""
+    results = demo.load_results("")
+    pretrained, scratch = (demo.load_results(f"few_labels_{start}") for start in ("mae", "scratch"))
+    seconds = {step: round(value, 1) for step, value in demo.seconds.items()}
+    print_table(
+        {
+            "trained": f"{results['model']} (reduced by {CONFIG}) from scratch, 8 classes of motion",
+            "tested": f"{results['num_videos']} videos x {results['num_views']} views "
+            f"({results['num_ensemble_views']} clips x {results['num_spatial_crops']} crops), "
+            f"{results['num_failed']} undecodable",
+            "top-1 / top-5": f"{results['top1']:.2f} % / {results['top5']:.2f} %   (chance: 12.5 % / 62.5 %)",
+            "with few labels": "the same model, 3 labelled videos of each class, tested on 1 view; top-1:",
+            "  pre-trained": f"{pretrained['top1']:.2f} %   (MAE on all training videos, without their labels)",
+            "  from scratch": f"{scratch['top1']:.2f} %   (the same fine-tuning from random weights)",
+            "embeddings": ", ".join(f"{name} {value:.1f} %" for name, value in demo.load_probes().items()),
+            "search page": f"{demo.output_dir}/search.html",
+            "time": ", ".join(f"{step} {value:.0f} s" for step, value in list(seconds.items())[:3]),
+            "": ", ".join(f"{step} {value:.0f} s" for step, value in list(seconds.items())[3:6]),
+            " ": ", ".join(f"{step} {value:.0f} s" for step, value in list(seconds.items())[6:]),
+            "  ": f"{sum(seconds.values()):.0f} s in all",
+            "videos": demo.data_dir,
+            "results": f"{demo.output_dir}/test_results.json, test_predictions.parquet, metrics.jsonl",
+            "weights": results["checkpoint"],
+        }
+    )
+    summary = {name: results[name] for name in ("top1", "top5", "num_videos", "num_views")}
+    few_labels = {"few_labels_top1": {"mae": pretrained["top1"], "scratch": scratch["top1"]}}
+    print(simplejson.dumps({**summary, **few_labels, "probes": demo.load_probes(), "seconds": seconds}))
+
+
+def main() -> None:
+    """Runs the demo."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", default="data/motion", help="where the generated videos go")
+    parser.add_argument("--output-dir", default="output/demo", help="emptied first")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
+    args = parser.parse_args()
+    shutil.rmtree(ROOT / args.output_dir, ignore_errors=True)  # a demo starts anew; jobs of one's own resume
+    demo = Demo(args.data_dir, args.output_dir, args.opts)
+    run_all(demo)
+    report(demo)

@@ -1,0 +1,1 @@
+"""What embeddings tell: classifiers on them, measured."""

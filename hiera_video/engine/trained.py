@@ -1,0 +1,145 @@
+"""Trained models for use: which weights, with which config, and nothing of them left random."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from hiera_video.config import load_config
+from hiera_video.data.lists import load_class_names
+from hiera_video.engine.checkpoint import find_last_checkpoint
+from hiera_video.models.build import build_mae_from_cfg, build_model_from_cfg
+from hiera_video.models.weights import load_weights
+from hiera_video.utils.distributed import get_device
+from hiera_video.utils.logging import get_logger
+from hiera_video.utils.pathmgr import fetch_file
+
+logger = get_logger(__name__)
+# Of a config that only describes a model: nothing is trained, tested or extracted by it.
+NO_JOBS = tuple(word for section in ("TRAIN", "TEST", "EXTRACT") for word in (f"{section}.ENABLE", "False"))
+_HASHED_AT_ONCE_BYTES = 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained model and what belongs to it.
+
+    Attributes:
+        cfg: the config that it was trained with, with the caller's changes.
+        model: in eval mode, on this process's device.
+        class_names: empty where unknown.
+        checkpoint: path or URL of the weights.
+        sha256: of that file.
+    """
+
+    cfg: CfgNode
+    model: nn.Module
+    class_names: tuple[str, ...]
+    checkpoint: str
+    sha256: str
+
+
+def load_trained(
+    checkpoint: str,
+    *,
+    cfg_files: Sequence[str] = (),
+    opts: Sequence[str] = (),
+    optional: Sequence[str] | Callable[[CfgNode], Sequence[str]] = (),
+) -> Trained:
+    """Loads a checkpoint with the config that is stored in it; a released file needs a config file or options.
+
+    Args:
+        checkpoint: path or URL.
+        cfg_files: yaml files on top of the stored config.
+        opts: keys and values on top of them.
+        optional: see `load_model`; or a function that gives it from the config.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is no checkpoint, does not fill the model, or a key is wrong.
+    """
+    stored, class_names = _read_extras(checkpoint)
+    cfg = load_config(cfg_files, [*NO_JOBS, *opts], stored=stored)
+    if not class_names and cfg.DATA.CLASS_NAMES_PATH:
+        class_names = load_class_names(cfg.DATA.CLASS_NAMES_PATH)
+    names = optional(cfg) if callable(optional) else optional
+    model = load_model(cfg, checkpoint, optional=names).to(get_device())
+    return Trained(cfg, model.eval(), tuple(class_names), checkpoint, compute_file_sha256(checkpoint))
+
+
+def load_model(cfg: CfgNode, checkpoint: str, *, optional: Sequence[str] = ()) -> nn.Module:
+    """The model of MODEL.MODEL_NAME, for clips of DATA.TEST_CROP_SIZE, with the weights of a file.
+
+    Args:
+        checkpoint: path or URL.
+        optional: parameters whose names begin so may be missing in the file; they are not used.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is no checkpoint, or other parameters are missing in it.
+    """
+    build = build_mae_from_cfg if cfg.MODEL.MODEL_NAME.startswith("mae_") else build_model_from_cfg
+    model = build(cfg, crop_size=cfg.DATA.TEST_CROP_SIZE)
+    report = load_weights(model, checkpoint)
+    logger.info("%s", report)
+    missing = [name for name in report.missing if not name.startswith(tuple(optional))]
+    if missing:
+        is_mae = bool(report.dropped_decoder)
+        hint = f"; these are weights of pre-training, for MODEL.MODEL_NAME mae_{cfg.MODEL.MODEL_NAME}" if is_mae else ""
+        raise ValueError(
+            f"{checkpoint} does not hold the whole of {cfg.MODEL.MODEL_NAME} with {cfg.MODEL.NUM_CLASSES} classes: "
+            f"missing {', '.join(missing)}{hint}"
+        )
+    return model
+
+
+def find_weights(cfg: CfgNode, given: str, *, key: str) -> str:
+    """``given``, else the newest checkpoint of OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH.
+
+    Raises:
+        FileNotFoundError: there is none of them; names ``key``.
+    """
+    last = find_last_checkpoint(cfg.OUTPUT_DIR)
+    path = given or (str(last) if last else cfg.TRAIN.CHECKPOINT_FILE_PATH)
+    if not path:
+        raise FileNotFoundError(
+            f"no weights: {key} is empty and OUTPUT_DIR = {cfg.OUTPUT_DIR} holds no checkpoints/checkpoint_epoch_*.pyth"
+        )
+    return path
+
+
+def compute_file_sha256(path: str) -> str:
+    """SHA-256 of a file (path or URL), as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(fetch_file(path), "rb") as file:
+        while part := file.read(_HASHED_AT_ONCE_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def compute_model_sha256(model: nn.Module) -> str:
+    """SHA-256 of all names and values of a model's state, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_extras(checkpoint: str) -> tuple[str, Sequence[str]]:
+    """The config and the class names that a checkpoint of ours carries; both empty for other files."""
+    local = fetch_file(checkpoint)
+    if local.endswith(".safetensors"):
+        return "", ()
+    try:
+        content = torch.load(local, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # a damaged or foreign file: `load_weights` says what is wrong with it
+        return "", ()
+    if not isinstance(content, dict) or not isinstance(content.get("cfg"), str):
+        return "", ()
+    return content["cfg"], content.get("class_names", ())

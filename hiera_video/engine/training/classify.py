@@ -1,0 +1,67 @@
+"""The classification job: fine-tuning, or training from scratch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from hiera_video.data.erasing import build_erasing
+from hiera_video.data.loader import build_train_loader, build_val_loader
+from hiera_video.data.mix import build_mix
+from hiera_video.engine.batch import to_model_input
+from hiera_video.engine.evaluate import evaluate
+from hiera_video.engine.meters import Stopwatch
+from hiera_video.engine.metrics import compute_topk_hits
+from hiera_video.engine.training.loop import run_training
+from hiera_video.engine.training.state import TrainState
+from hiera_video.models.build import build_model_from_cfg
+from hiera_video.utils.distributed import get_device
+
+
+def train(cfg: CfgNode) -> None:
+    """Trains a classifier as TRAIN and SOLVER say; see `run_training` for what it writes and raises."""
+    device = get_device()
+    torch.manual_seed(cfg.RNG_SEED)
+    model = build_model_from_cfg(cfg, crop_size=cfg.DATA.TRAIN_CROP_SIZE).to(device)
+    train_loader = build_train_loader(cfg)
+    val_loader = build_val_loader(cfg) if cfg.TRAIN.EVAL_PERIOD else None
+    erase, mix = build_erasing(cfg), build_mix(cfg)
+
+    def compute_loss(forward: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
+        label = batch["label"].to(device, non_blocking=True).repeat_interleave(batch["video"].shape[1])  # (B*V,)
+        clips = erase(clips) if erase else clips
+        clips, target = mix(clips, label) if mix else (clips, label)
+        logits = forward(clips)  # (B*V, K)
+        return F.cross_entropy(logits.float(), target), compute_train_accuracy(logits.detach(), target)
+
+    def validate(state: TrainState) -> dict[str, Any]:
+        watch = Stopwatch()
+        predictions = evaluate(cfg, state.get_model_to_use(), val_loader, title="validation")
+        counts = {"num_videos": len(predictions.labels), "num_failed": len(predictions.failed)}
+        return {**predictions.compute_accuracy(), **counts, "seconds": round(watch.lap(), 2)}
+
+    run_training(
+        cfg,
+        model,
+        train_loader,
+        compute_loss=compute_loss,
+        validate=validate,
+        validation_period_epochs=cfg.TRAIN.EVAL_PERIOD,
+    )
+
+
+def compute_train_accuracy(logits: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Top-1 and top-5 of a training batch in percent. Of mixed labels, the class of the larger share is the right one.
+
+    Args:
+        logits: (N, K).
+        target: int64 (N,), or soft labels (N, K).
+    """
+    labels = target if target.ndim == 1 else target.argmax(dim=1)
+    top1, top5 = compute_topk_hits(logits, labels).float().mean(dim=1) * 100
+    return {"top1": top1, "top5": top5}

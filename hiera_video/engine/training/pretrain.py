@@ -1,0 +1,58 @@
+"""The pre-training job: a masked autoencoder, and a probe that shows whether its features get better."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from hiera_video.data.loader import build_train_loader, build_val_loader
+from hiera_video.engine.batch import to_model_input
+from hiera_video.engine.evaluate import compute_per_video
+from hiera_video.engine.meters import Stopwatch
+from hiera_video.engine.metrics import compute_knn_accuracy
+from hiera_video.engine.training.loop import run_training
+from hiera_video.engine.training.state import TrainState
+from hiera_video.models.build import build_mae_from_cfg
+from hiera_video.models.mask_units import draw_mask
+from hiera_video.utils.distributed import get_device
+
+
+def pretrain(cfg: CfgNode) -> None:
+    """Pre-trains as TRAIN, SOLVER and MAE say; see `run_training` for what it writes and raises."""
+    device = get_device()
+    torch.manual_seed(cfg.RNG_SEED)
+    model = build_mae_from_cfg(cfg).to(device)
+    make_mask = partial(draw_mask, model.mask_units_grid, cfg.MAE.MASK_RATIO, kind=cfg.MAE.MASK_TYPE)
+    make_mask()  # a ratio that leaves no unit stops here and not in a worker
+    train_loader = build_train_loader(cfg, make_mask=make_mask)
+    val_loader = build_val_loader(cfg) if cfg.MAE.PROBE_PERIOD else None
+
+    def compute_loss(forward: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
+        mask = batch["mask"].to(device, non_blocking=True).flatten(0, 1)  # (B*V, U)
+        loss, _, _, _ = forward(clips, mask=mask)
+        return loss, {}
+
+    def probe(state: TrainState) -> dict[str, Any]:
+        watch = Stopwatch()
+        mae = state.get_model_to_use()
+        features, failed = compute_per_video(
+            cfg, mae, val_loader, compute=lambda clips: mae.forward_features(clips).float(), title="probe"
+        )
+        labels = torch.from_numpy(val_loader.dataset.videos.labels)
+        accuracy = compute_knn_accuracy(features, labels, cfg.MAE.PROBE_NEIGHBORS)
+        counts = {"num_videos": len(labels), "num_failed": len(failed)}
+        return {"knn_top1": accuracy, **counts, "seconds": round(watch.lap(), 2)}
+
+    run_training(
+        cfg,
+        model,
+        train_loader,
+        compute_loss=compute_loss,
+        validate=probe,
+        validation_period_epochs=cfg.MAE.PROBE_PERIOD,
+    )

@@ -1,0 +1,1 @@
+"""A data set looked at: what is wrong with its videos and lists."""

@@ -1,0 +1,144 @@
+"""What is there to know about one video file, before a long job meets it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+
+from hiera_video.utils.pathmgr import get_path_here
+from hiera_video.video import VideoDecodeError, VideoReader
+from hiera_video.video.frames_backend import is_frames_path
+from hiera_video.video.index import FrameIndex, decode_index
+from hiera_video.video.integrity import check_stream, count_missing_bytes
+from hiera_video.video.manifest import OK, VideoRecord, get_size_bytes
+from hiera_video.video.source import find_source
+
+WHOLE_BYTES = 4 << 20  # files up to this size are hashed whole
+BLOCK_BYTES = 256 << 10  # of larger ones, three blocks of this size
+END_TOLERANCE_SEC = 0.5  # a header's duration may be this much too long
+
+
+def probe_video(path: str, *, full_decode: bool = False) -> VideoRecord:
+    """Opens a video as training does, and looks whether all of it is there.
+
+    Args:
+        path: as the list has it.
+        full_decode: decode every frame, which finds damage inside that packets do not show; many times slower.
+
+    Returns:
+        Its record, whatever is wrong with it: what goes wrong is the finding.
+    """
+    local_path = None if is_frames_path(path) else get_path_here(path)
+    facts = VideoRecord(OK)
+    try:
+        if local_path is not None:
+            facts = _read_file_facts(local_path)
+            if facts.status != OK:
+                return facts
+        return _probe_frames(path, local_path, facts, full_decode=full_decode)
+    except FileNotFoundError as error:
+        return replace(facts, status="missing", reason=_strip_path(error, path))
+    except Exception as error:  # whatever a strange file makes a library raise is a finding about that file
+        is_expected = isinstance(error, VideoDecodeError | OSError)
+        reason = _strip_path(error, path) if is_expected else f"{type(error).__name__}: {error}"
+        return replace(facts, status="unreadable", reason=_add_missing_bytes(reason, local_path))
+
+
+def compute_content_hash(local_path: str, *, whole: bool = False) -> str:
+    """Hash of a file's bytes: equal for equal files.
+
+    Files above `WHOLE_BYTES` are told apart by their size and blocks of `BLOCK_BYTES` from head, middle and tail; the
+    hash then begins with "blocks:". Where such hashes agree, ``whole=True`` decides.
+    """
+    size_bytes = os.path.getsize(local_path)
+    digest = hashlib.blake2b(digest_size=16)
+    with open(local_path, "rb") as file:
+        if whole or size_bytes <= WHOLE_BYTES:
+            while block := file.read(WHOLE_BYTES):
+                digest.update(block)
+            return digest.hexdigest()
+        digest.update(str(size_bytes).encode())
+        for start in (0, (size_bytes - BLOCK_BYTES) // 2, size_bytes - BLOCK_BYTES):
+            file.seek(start)
+            digest.update(file.read(BLOCK_BYTES))
+    return f"blocks:{digest.hexdigest()}"
+
+
+def hash_whole_file(path: str) -> str | None:
+    """`compute_content_hash` of all bytes; None where the file cannot be read."""
+    try:
+        return compute_content_hash(get_path_here(path) or path, whole=True)
+    except OSError:
+        return None
+
+
+def _read_file_facts(local_path: str) -> VideoRecord:
+    size_bytes = get_size_bytes(local_path)
+    if size_bytes is None:
+        return VideoRecord("missing", "no such file")
+    facts = VideoRecord(OK, size_bytes=size_bytes, mtime_sec=os.stat(local_path).st_mtime)
+    if size_bytes == 0:
+        return replace(facts, status="empty", reason="the file is empty (0 bytes)")
+    return replace(facts, content_hash=compute_content_hash(local_path))
+
+
+def _probe_frames(path: str, local_path: str | None, facts: VideoRecord, *, full_decode: bool) -> VideoRecord:
+    """Raises what the reader raises where no frame can be had."""
+    is_pictures = is_frames_path(path)
+    with VideoReader(path) as reader:
+        facts = replace(facts, width=reader.width, height=reader.height, codec=reader.codec, index=reader.index)
+        if is_pictures:
+            status, reason = _judge_pictures(reader, full_decode=full_decode)
+            return replace(facts, status=status, reason=reason)
+    if local_path is not None and count_missing_bytes(local_path):
+        reason = _add_missing_bytes(f"{facts.index.num_frames} frames decode", local_path)
+        return replace(facts, status="truncated", reason=reason)
+    if local_path is None and not full_decode:
+        return facts  # do not fetch a remote file as a whole
+    status, reason = _judge_stream(path, facts.index, full_decode=full_decode)
+    if status == "damaged":  # packets promise more than comes: note the frames that do come
+        facts = replace(facts, index=decode_index(find_source(path), stream_index=None, num_threads=1))
+    return replace(facts, status=status, reason=reason)
+
+
+def _judge_pictures(reader: VideoReader, *, full_decode: bool) -> tuple[str, str]:
+    """Status and reason; of pictures that were not asked for, only the last is looked at."""
+    length = len(reader)
+    for position in range(1, length) if full_decode else [length - 1]:
+        try:
+            reader.get_frames([position])
+        except VideoDecodeError as error:
+            return "damaged", _strip_path(error, reader.path)
+    return OK, ""
+
+
+def _judge_stream(path: str, index: FrameIndex, *, full_decode: bool) -> tuple[str, str]:
+    """Status and reason, from a pass over all packets."""
+    stream = check_stream(path, is_decoded=full_decode)
+    if stream.num_packets < stream.num_promised:
+        return "truncated", f"the container lists {stream.num_promised} frames, {stream.num_packets} are there"
+    if stream.promised_end_sec - stream.end_sec > END_TOLERANCE_SEC:
+        return "truncated", f"the container promises {stream.promised_end_sec:.1f} s, {stream.end_sec:.1f} s are there"
+    if stream.errors and not full_decode:
+        return "truncated", stream.errors[0]
+    if stream.errors or stream.num_damaged:
+        told = f" ({stream.errors[0]})" if stream.errors else ""
+        return "damaged", f"{stream.num_frames} frames decode, {stream.num_damaged} of them with damage{told}"
+    if full_decode and stream.num_frames < index.num_frames:
+        return "damaged", f"{stream.num_frames} of {index.num_frames} frames decode"
+    return OK, ""
+
+
+def _strip_path(error: Exception, path: str) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _add_missing_bytes(reason: str, local_path: str | None) -> str:
+    if local_path is None:
+        return reason
+    try:
+        num_missing = count_missing_bytes(local_path)
+    except OSError:
+        return reason
+    return f"{reason}; the file ends {num_missing:,} bytes too early" if num_missing else reason

@@ -1,0 +1,144 @@
+"""A function over many paths in several processes, each of which may be killed by what it works on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from hiera_video.utils.logging import get_logger
+
+_POLL_SEC = 1.0
+
+
+class WorkFailedError(Exception):
+    """A process did not come back from a path; ``status`` is "crashed" or "stuck"."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def map_paths(
+    function: Callable[[str], Any], paths: Iterable[str], *, num_workers: int, timeout_sec: float
+) -> Iterator[tuple[str, Any]]:
+    """Yields (path, result) in the order in which they get done.
+
+    Where the process that works on a path dies, or takes longer than ``timeout_sec``, the result is a
+    `WorkFailedError`; the others go on, and a new process takes its place.
+
+    Args:
+        function: at the top level of a module, or a ``functools.partial`` of such; it should return its errors.
+        paths: the work.
+        num_workers: processes.
+        timeout_sec: for one path.
+
+    Raises:
+        RuntimeError: no process can be started.
+    """
+    # Not forked from here: this process may have threads. What is imported there at first, is shared by all.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__, "hiera_video.inspection.inspect_video"])
+    todo = iter(paths)
+    workers = [_Worker(context, function) for _ in range(num_workers)]
+    try:
+        busy = [worker for worker in workers if worker.start_next(todo)]
+        while busy:
+            ready = wait([worker.connection for worker in busy], timeout=_POLL_SEC)
+            for worker in list(busy):
+                if worker.connection in ready:
+                    yield worker.take_result()
+                elif worker.is_late(timeout_sec):
+                    yield worker.give_up(timeout_sec)
+                else:
+                    continue
+                if not worker.start_next(todo):
+                    busy.remove(worker)
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+class _Worker:
+    """A process that works on one path at a time."""
+
+    def __init__(self, context: Any, function: Callable[[str], Any]) -> None:
+        self._context, self._function = context, function
+        self._path, self._started = "", 0.0
+        self._start_process()
+
+    def start_next(self, todo: Iterator[str]) -> bool:
+        """Hands the process the next path; False when there is none."""
+        path = next(todo, None)
+        if path is None:
+            return False
+        if not self._process.is_alive():
+            self.stop()
+            self._start_process()
+        self._wait_for_start()
+        self._path, self._started = path, time.monotonic()
+        with contextlib.suppress(BrokenPipeError):  # it died meanwhile; take_result tells
+            self.connection.send(path)
+        return True
+
+    def take_result(self) -> tuple[str, Any]:
+        """What the process sent, or how it died."""
+        try:
+            return self._path, self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            return self._path, WorkFailedError("crashed", _describe_exit(self._process.exitcode))
+
+    def is_late(self, timeout_sec: float) -> bool:
+        return time.monotonic() - self._started > timeout_sec
+
+    def give_up(self, timeout_sec: float) -> tuple[str, Any]:
+        """Kills the process, which does not come to an end."""
+        self.stop()
+        return self._path, WorkFailedError("stuck", f"not done after {timeout_sec:g} s")
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+    def _start_process(self) -> None:
+        self.connection, remote = self._context.Pipe()
+        self._process = self._context.Process(target=_serve, args=(remote, self._function), daemon=True)
+        self._process.start()
+        self._is_ready = False
+        remote.close()  # so that the end of the process is the end of the pipe
+
+    def _wait_for_start(self) -> None:
+        """Importing takes seconds, which are not the first path's; nor is it to blame where that fails."""
+        if self._is_ready:
+            return
+        try:
+            self._is_ready = self.connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            self._process.join()
+            raise RuntimeError(f"no process can be started: {_describe_exit(self._process.exitcode)}") from error
+
+
+def _serve(connection: Connection, function: Callable[[str], Any]) -> None:
+    get_logger("hiera_video").setLevel(logging.ERROR)  # what is wrong with a video is told in its result
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process answers it
+    connection.send(True)
+    while True:
+        try:
+            path = connection.recv()
+        except EOFError:
+            return
+        connection.send(function(path))
+
+
+def _describe_exit(exit_code: int | None) -> str:
+    if exit_code is None or exit_code >= 0:
+        return f"its process ended with status {exit_code}"
+    name = signal.Signals(-exit_code).name
+    return f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

@@ -1,0 +1,240 @@
+"""What is wrong with a data set as a whole, given its lists and a record of each video."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch.utils.data import Dataset
+
+from hiera_video.data.clip_sampling import compute_clip_length_frames
+from hiera_video.data.lists import UNLABELLED, VideoList
+from hiera_video.video.manifest import BROKEN, IMPAIRED, VideoRecord
+
+ERROR, WARNING = "error", "warning"
+
+# Kind of finding -> how bad it is, and what it says about the videos named with it.
+KINDS: dict[str, tuple[str, str]] = {
+    "unreadable_list": (ERROR, "lists that cannot be read"),
+    **{status: (ERROR, meaning) for status, meaning in {**BROKEN, **IMPAIRED}.items()},
+    "label_out_of_range": (ERROR, "labels that the model's head does not have (MODEL.NUM_CLASSES)"),
+    "no_label": (ERROR, "lines without a label (DATA.PATH_LABEL_SEPARATOR tells what stands before it)"),
+    "untrained_class": (ERROR, "classes without a video to train on"),
+    "leak": (ERROR, "the same video in training and in validation or test"),
+    "unseen_class": (WARNING, "classes without a video in this list"),
+    "unlabelled_list": (WARNING, "lists without labels cannot be tested on"),
+    "overlap": (WARNING, "the same video in validation and test"),
+    "listed_twice": (WARNING, "the same path more than once in a list"),
+    "duplicate": (WARNING, "different paths of a list with the same content"),
+    "short": (WARNING, "shorter than a clip: the last frame is repeated"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: its kind (a key of `KINDS`), the video, class or list, the lists it is in, and why."""
+
+    kind: str
+    subject: str
+    splits: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class KnownDataSet:
+    """How many videos the field has of a data set."""
+
+    name: str
+    num_classes: int
+    sizes: Mapping[str, int]
+    source: str
+
+
+KNOWN_DATA_SETS = (
+    KnownDataSet(
+        "Kinetics-400",
+        400,
+        {"train": 240_436, "val": 19_796},
+        "the copy that MMAction2 and VideoMAE report on; at its release 246,535 and 19,907",
+    ),
+    KnownDataSet("Kinetics-600", 600, {"train": 383_393, "val": 27_910}, "the copy that MMAction2 reports on"),
+    KnownDataSet("Kinetics-700", 700, {"train": 542_357, "val": 34_824}, "the copy that MMAction2 reports on"),
+    KnownDataSet(
+        "Something-Something V2", 174, {"train": 168_913, "val": 24_777, "test": 27_157}, "the official lists"
+    ),
+)
+_NEAR = (0.5, 1.1)  # a list whose length is in this range, relative to a known one's, is meant to be it
+_PERCENTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
+_NAMED_CLASSES = 20
+
+
+def find_faulty_videos(records: Mapping[str, VideoRecord], splits: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Videos that are broken or impaired, by path; ``splits`` tells which lists a path is in."""
+    for path in sorted(records):
+        if records[path].status in KINDS:
+            yield Finding(records[path].status, path, tuple(splits[path]), records[path].reason)
+
+
+def find_short_videos(
+    records: Mapping[str, VideoRecord], splits: Mapping[str, Sequence[str]], *, count_needed: Callable[[float], int]
+) -> Iterator[Finding]:
+    """Videos with fewer frames than a clip; ``count_needed`` gives a clip's length in frames at a frame rate."""
+    for path in sorted(records):
+        index = records[path].index
+        if index is not None and index.num_frames < count_needed(index.fps):
+            reason = f"{index.num_frames} frames at {index.fps:.4g} fps; a clip has {count_needed(index.fps)}"
+            yield Finding("short", path, tuple(splits[path]), reason)
+
+
+def find_label_faults(lists: Mapping[str, VideoList], *, num_classes: int) -> Iterator[Finding]:
+    """Labels outside of [0, num_classes), classes without videos, and videos without labels."""
+    for split, videos in lists.items():
+        labels, has_label = videos.labels, videos.labels != UNLABELLED
+        if split != "train" and not has_label.any():
+            yield Finding("unlabelled_list", split, (split,), "as in the official test list of Something-Something V2")
+            continue
+        for i in np.flatnonzero(~has_label):
+            yield Finding("no_label", str(videos.paths[i]), (split,), "")
+        for i in np.flatnonzero(has_label & ((labels < 0) | (labels >= num_classes))):
+            reason = f"label {labels[i]}; legal are 0 to {num_classes - 1}"
+            yield Finding("label_out_of_range", str(videos.paths[i]), (split,), reason)
+        absent = sorted(set(range(num_classes)) - set(labels.tolist()))
+        if absent:
+            kind = "untrained_class" if split == "train" else "unseen_class"
+            names = [_name_class(label, videos.class_names) for label in absent[:_NAMED_CLASSES]]
+            more = f" and {len(absent) - _NAMED_CLASSES} more" if len(absent) > _NAMED_CLASSES else ""
+            reason = f"{len(absent)} of {num_classes}: {', '.join(names)}{more}"
+            yield Finding(kind, split, (split,), reason)
+
+
+def find_repeats(lists: Mapping[str, VideoList], records: Mapping[str, VideoRecord]) -> Iterator[Finding]:
+    """The same video several times, by path or by content: within a list, and in several."""
+    groups: dict[str, list[tuple[str, str, int]]] = defaultdict(list)  # content or path -> split, path, label
+    for split, videos in lists.items():
+        for path, label in zip(videos.paths.tolist(), videos.labels.tolist(), strict=True):
+            record = records[path]
+            has_content = record.content_hash is not None and not record.is_broken
+            groups[record.content_hash if has_content else f"path {path}"].append((split, path, label))
+    for group in groups.values():
+        if len(group) > 1:
+            yield from _judge_group(group)
+
+
+def _judge_group(group: list[tuple[str, str, int]]) -> Iterator[Finding]:
+    """Findings about listings of one and the same video."""
+    paths_of = {split: [path for s, path, _ in group if s == split] for split, _, _ in group}
+    labels = sorted({label for _, _, label in group if label != UNLABELLED})
+    clash = f", with different labels: {', '.join(map(str, labels))}" if len(labels) > 1 else ""
+    for split, paths in paths_of.items():
+        times = Counter(paths)
+        for path, count in times.items():
+            if count > 1:
+                yield Finding("listed_twice", path, (split,), f"{count} times{clash}")
+        first, *others = times
+        if others:
+            yield Finding("duplicate", first, (split,), f"same content as {_join_few(others)}{clash}")
+    if len(paths_of) > 1:
+        (_, (first, *_)), *rest = paths_of.items()
+        told = [f"in {split} as {_join_few(paths)}" for split, paths in rest if paths != [first]]
+        told += [f"in {split} too" for split, paths in rest if paths == [first]]
+        kind = "leak" if "train" in paths_of else "overlap"
+        yield Finding(kind, first, tuple(paths_of), "; ".join(told) + clash)
+
+
+def find_ambiguous(records: Mapping[str, VideoRecord]) -> list[str]:
+    """Paths of large files that have been compared by blocks, and agree with another one there."""
+    hashes = {path: record.content_hash or "" for path, record in records.items()}
+    counts = Counter(hashes.values())
+    return [path for path, text in hashes.items() if text.startswith("blocks:") and counts[text] > 1]
+
+
+def compute_distributions(records: Iterable[VideoRecord]) -> dict[str, dict[str, float]]:
+    """Smallest, 5 %, median, 95 % and largest value of each property; and ``count``, in how many videos it is known."""
+    known = [record for record in records if record.index is not None]
+    values = {
+        "duration_sec": [r.index.duration_sec for r in known if r.index.duration_sec > 0],
+        "frames": [r.index.num_frames for r in known],
+        "fps": [r.index.fps for r in known if r.index.fps > 0],
+        "short_side_px": [min(r.width, r.height) for r in known],
+        "long_side_px": [max(r.width, r.height) for r in known],
+        "key_frame_distance_frames": [r.index.num_frames / len(r.index.keys) for r in known if r.index.is_seek_safe],
+    }
+    return {name: _describe(numbers) for name, numbers in values.items() if numbers}
+
+
+def compare_with_known(
+    lists: Mapping[str, VideoList], records: Mapping[str, VideoRecord], *, num_classes: int, is_ssv2: bool
+) -> list[dict[str, object]]:
+    """A row for each list that seems to be one of a known data set: how many videos are missing to its usual size."""
+    rows = []
+    for known in KNOWN_DATA_SETS:
+        if known.num_classes != num_classes:
+            continue
+        for split, videos in lists.items():
+            official = known.sizes.get(split)
+            is_near = official and _NEAR[0] <= len(videos) / official <= _NEAR[1]
+            if official and (is_near or (is_ssv2 and known.name.startswith("Something"))):
+                usable = sum(not records[path].is_broken for path in videos.paths.tolist())
+                rows.append(
+                    {
+                        "data_set": known.name,
+                        "split": split,
+                        "official": official,
+                        "listed": len(videos),
+                        "usable": usable,
+                        "missing": max(official - usable, 0),
+                        "source": known.source,
+                    }
+                )
+    return rows
+
+
+def measure_clip_rate(dataset: Dataset, *, seconds: float, seed: int = 0) -> dict[str, float]:
+    """How fast one core makes a data set's samples: in this process, with one thread, in random order.
+
+    Returns:
+        ``clips``, ``seconds`` that they took, ``clips_per_sec``, and ``cpu_share`` of that time (the rest is waiting).
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    order = np.random.default_rng(seed).permutation(len(dataset)).tolist()
+    dataset[0, order[0]]  # what happens only once does not count
+    clips, count, start, cpu_start = 0, 0, time.perf_counter(), time.process_time()
+    while (elapsed := time.perf_counter() - start) < seconds or not clips:
+        epoch, place = divmod(count, len(order))
+        clips, count = clips + len(dataset[epoch, order[place]]["video"]), count + 1
+    cpu_share = (time.process_time() - cpu_start) / elapsed
+    torch.set_num_threads(num_threads)
+    return {"clips": clips, "seconds": elapsed, "clips_per_sec": clips / elapsed, "cpu_share": cpu_share}
+
+
+def _describe(numbers: Sequence[float]) -> dict[str, float]:
+    points = np.percentile(numbers, list(_PERCENTILES.values())).tolist()
+    return {"count": len(numbers), **dict(zip(_PERCENTILES, points, strict=True))}
+
+
+def _name_class(label: int, class_names: Sequence[str] | None) -> str:
+    return f"{label} ({class_names[label]})" if class_names and label < len(class_names) else str(label)
+
+
+def _join_few(paths: Sequence[str], few: int = 3) -> str:
+    more = f" and {len(paths) - few} more" if len(paths) > few else ""
+    return ", ".join(paths[:few]) + more
+
+
+def build_needed_frames(cfg: CfgNode) -> Callable[[float], int]:
+    """The function from a video's frame rate to the frames that a clip of this config spans."""
+    data = cfg.DATA
+    if data.SAMPLING == "segment":
+        return lambda fps: data.NUM_FRAMES
+    return lambda fps: math.floor(
+        compute_clip_length_frames(
+            num_frames=data.NUM_FRAMES, sampling_rate=data.SAMPLING_RATE, fps=fps, target_fps=data.TARGET_FPS
+        )
+    )

@@ -1,0 +1,1 @@
+"""Long videos as windows and chunks, and who decodes what."""

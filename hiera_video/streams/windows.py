@@ -1,0 +1,226 @@
+"""Which clips of a video are embedded or classified: windows that slide over all of it, or clips spread over it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Protocol
+
+import numpy as np
+from fvcore.common.config import CfgNode
+
+from hiera_video.data.clip_sampling import FrameClipSampler, build_clip_sampler, compute_clip_indices
+from hiera_video.video import FrameIndex
+
+_MAX_DENOMINATOR = 1_000_000
+_ROUNDING_SEC = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class ClipPlan:
+    """The clips of one video, in the order of time.
+
+    Attributes:
+        frames: int64 (n, T), positions of each clip's frames.
+        spans_sec: float64 (n, 2), [start, end) of each clip since the first frame; NaN where no time is known.
+    """
+
+    frames: np.ndarray
+    spans_sec: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+class ClipPlanner(Protocol):
+    """Chooses the clips of a video."""
+
+    def plan(self, index: FrameIndex) -> ClipPlan:
+        """Raises ValueError where the video does not tell what is needed."""
+
+    def describe(self) -> dict[str, Any]:
+        """What it does, in words and numbers that JSON can hold."""
+
+
+class SlidingWindows:
+    """Windows at 0, stride, 2 * stride, ... until one reaches the end of the video.
+
+    The grid is regular, as code for temporal localisation expects: the last window keeps its place on it, and where it
+    reaches past the end, the last frame is repeated. A remainder of less than half a frame makes no window.
+
+    Args:
+        num_frames: T of a clip.
+        window: length of a window.
+        stride: distance of two windows' starts.
+        unit: "sec" or "frames", of window and stride.
+        is_segment: a window's frames are the middles of T equal parts, instead of running from its first to its last.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    def __init__(
+        self, num_frames: int, *, window: float, stride: float, unit: str = "sec", is_segment: bool = False
+    ) -> None:
+        if unit not in ("sec", "frames"):
+            raise ValueError(f"unit is {unit!r}; legal are 'sec' and 'frames'")
+        for name, value in (("window", window), ("stride", stride)):
+            if not 1 / _MAX_DENOMINATOR <= value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be a number of {unit}, at least {1 / _MAX_DENOMINATOR:g}")
+        self.num_frames = num_frames
+        self.window, self.stride, self.unit = _to_fraction(window), _to_fraction(stride), unit
+        self.is_segment = is_segment
+
+    def plan(self, index: FrameIndex) -> ClipPlan:
+        """The windows of a video.
+
+        Raises:
+            ValueError: windows in seconds, of pictures without a frame rate.
+        """
+        fps = _to_fraction(index.fps)
+        if self.unit == "sec" and not fps:
+            raise ValueError("its frame rate is unknown, so windows in seconds have no meaning; use frames")
+        scale = fps if self.unit == "sec" else Fraction(1)  # frames of the video in a unit
+        window, stride = max(self.window * scale, Fraction(1)), self.stride * scale
+        is_even = self.unit == "frames" or index.pts is None or isinstance(index.pts, range)
+        length = Fraction(index.num_frames) if is_even else _to_fraction(index.duration_sec) * fps
+        starts = [k * stride for k in range(_count_windows(length, window, stride))]
+        if is_even:
+            clips = [self._choose_frames(start, window, index.num_frames) for start in starts]
+            frames = np.stack(clips)
+        else:
+            frames = self._find_shown(index, np.array(starts, dtype=np.float64), float(window))
+        return ClipPlan(frames, self._compute_spans(index, starts, window))
+
+    def describe(self) -> dict[str, Any]:
+        """Window and stride in their unit, and how a window's frames are chosen."""
+        lengths = {"window": float(self.window), "stride": float(self.stride), "unit": self.unit}
+        frames = "middles of equal parts" if self.is_segment else "first to last, evenly"
+        return {"kind": "sliding windows", **lengths, "num_frames": self.num_frames, "frames": frames}
+
+    def _choose_frames(self, start: Fraction, window: Fraction, num_video_frames: int) -> np.ndarray:
+        """Frames of one window of a video with even frames."""
+        if self.is_segment:  # the first middle to the last one
+            part = window / self.num_frames
+            start, window = start + part / 2, window - part + 1
+        return compute_clip_indices(
+            start_frames=start,
+            clip_length_frames=window,
+            num_frames=self.num_frames,
+            num_video_frames=num_video_frames,
+        )
+
+    def _find_shown(self, index: FrameIndex, starts: np.ndarray, window: float) -> np.ndarray:
+        """Frames shown at the same moments, of a video whose frames come at uneven times; starts in mean frames."""
+        half = window / self.num_frames / 2
+        first, last = (half, window - half) if self.is_segment else (0, window - 1)
+        offsets = np.linspace(first, last, self.num_frames)
+        moments_sec = (starts[:, None] + offsets) / index.fps  # (n, T)
+        # Containers round time stamps: a frame counts as shown a tick earlier (but no more than a quarter of a frame).
+        tolerance_sec = min(float(index.time_base), 0.25 / index.fps)
+        shown = np.searchsorted(np.asarray(index.times_sec), moments_sec + tolerance_sec, side="right") - 1
+        return shown.clip(0, index.num_frames - 1)
+
+    def _compute_spans(self, index: FrameIndex, starts: list[Fraction], window: Fraction) -> np.ndarray:
+        if not index.fps:
+            return np.full((len(starts), 2), np.nan)
+        if self.unit == "frames":
+            ends = [(start, math.ceil(start + window) - 1) for start in starts]
+            return _find_spans(index, np.array(ends, dtype=np.float64))
+        begins = np.array([float(start) for start in starts]) / index.fps
+        return np.stack([begins, np.minimum(begins + float(window) / index.fps, index.duration_sec)], axis=1)
+
+
+class UniformClips:
+    """A fixed number of clips spread over the video, as in multi-view testing.
+
+    Args:
+        sampler: chooses their frames.
+    """
+
+    def __init__(self, sampler: FrameClipSampler) -> None:
+        self.sampler = sampler
+
+    def plan(self, index: FrameIndex) -> ClipPlan:
+        """The clips of a video."""
+        frames = self.sampler.get_frame_indices(index.num_frames, index.fps)  # (n, T)
+        if not index.fps:
+            return ClipPlan(frames, np.full((len(frames), 2), np.nan))
+        return ClipPlan(frames, _find_spans(index, frames[:, [0, -1]]))
+
+    def describe(self) -> dict[str, Any]:
+        """How many clips."""
+        return {"kind": "uniform clips", "num_clips": self.sampler.num_clips, "num_frames": self.sampler.num_frames}
+
+
+class ClipsWithin:
+    """The clips of another planner that lie in a range of time: at least half of them, or else the one that most does.
+
+    Args:
+        planner: the other one.
+        start_sec: of the range, since the first frame.
+        end_sec: its end, excluded.
+
+    Raises:
+        ValueError: an empty range.
+    """
+
+    def __init__(self, planner: ClipPlanner, *, start_sec: float, end_sec: float) -> None:
+        if not 0 <= start_sec < end_sec:
+            raise ValueError(f"the range [{start_sec:g}, {end_sec:g}) s is empty; it must hold 0 <= start < end")
+        self.planner, self.start_sec, self.end_sec = planner, start_sec, end_sec
+
+    def plan(self, index: FrameIndex) -> ClipPlan:
+        """The clips of the range.
+
+        Raises:
+            ValueError: the range begins behind the end of the video, or no time is known.
+        """
+        if not self.start_sec < index.duration_sec:
+            raise ValueError(f"the range begins at {self.start_sec:g} s, the video is {index.duration_sec:g} s long")
+        plan = self.planner.plan(index)
+        starts, ends = plan.spans_sec.T
+        inside = np.minimum(ends, self.end_sec) - np.maximum(starts, self.start_sec)  # (n,) seconds
+        chosen = inside >= 0.5 * (ends - starts) - _ROUNDING_SEC
+        if not chosen.any():
+            chosen[inside.argmax()] = True
+        return ClipPlan(plan.frames[chosen], plan.spans_sec[chosen])
+
+    def describe(self) -> dict[str, Any]:
+        """The other planner's, and the range."""
+        return {**self.planner.describe(), "start_sec": self.start_sec, "end_sec": self.end_sec}
+
+
+def _find_spans(index: FrameIndex, ends: np.ndarray) -> np.ndarray:
+    """From the start of a first frame to the end of a last one: positions (n, 2) -> seconds (n, 2)."""
+    times_sec = np.array([*index.times_sec, index.duration_sec])
+    ends = np.minimum(ends.astype(np.int64), index.num_frames - 1)
+    return np.stack([times_sec[ends[:, 0]], times_sec[ends[:, 1] + 1]], axis=1)
+
+
+def _count_windows(length: Fraction, window: Fraction, stride: Fraction) -> int:
+    """How many windows until one reaches the end of ``length`` frames; each begins before the end."""
+    slack = Fraction(1, 2)
+    to_the_end = math.ceil(max(length - window - slack, 0) / stride) + 1
+    return max(min(to_the_end, math.ceil((length - slack) / stride)), 1)
+
+
+def _to_fraction(value: float) -> Fraction:
+    return Fraction(value).limit_denominator(_MAX_DENOMINATOR)
+
+
+def build_clip_planner(cfg: CfgNode) -> ClipPlanner:
+    """The clips that EXTRACT asks for; a window of 0 is as long as the clips that the model was trained on."""
+    data, extract = cfg.DATA, cfg.EXTRACT
+    if extract.CLIPS == "uniform":
+        return UniformClips(build_clip_sampler(cfg, num_clips=extract.NUM_CLIPS, is_training=False))
+    length = Fraction(data.NUM_FRAMES * data.SAMPLING_RATE)
+    window = extract.WINDOW or (length if extract.UNIT == "frames" else length / data.TARGET_FPS)
+    return SlidingWindows(
+        data.NUM_FRAMES,
+        window=window,
+        stride=extract.STRIDE or window,
+        unit=extract.UNIT,
+        is_segment=data.SAMPLING == "segment",
+    )

@@ -1,0 +1,20 @@
+"""Video files: how many frames, how fast, and exactly the frames asked for. Alone imports av, decord and torchcodec.
+
+`reader` is what the rest of the package uses; `source` opens files, also remote ones; `index` finds out which frames a
+file really has; `pyav_backend` and `other_backends` decode, `frames_backend` reads pictures; `ptv` plugs our reader
+into PyTorchVideo's datasets (import it by name: it is slow to import).
+"""
+
+from hiera_video.video.frames_backend import is_series
+from hiera_video.video.index import FrameIndex, VideoDecodeError
+from hiera_video.video.reader import FramesChangedError, VideoReader, available_backends, describe_backend
+
+__all__ = [
+    "FrameIndex",
+    "FramesChangedError",
+    "VideoDecodeError",
+    "VideoReader",
+    "available_backends",
+    "describe_backend",
+    "is_series",
+]

@@ -1,0 +1,295 @@
+"""VideoReader: the one way from a path to frames."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import operator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
+from itertools import pairwise
+
+import av
+import numpy as np
+import torch
+
+from hiera_video.utils.logging import get_logger
+from hiera_video.video.frames_backend import FramesBackend, is_frames_path
+from hiera_video.video.index import FrameIndex, VideoDecodeError
+from hiera_video.video.other_backends import (
+    DecordBackend,
+    TorchcodecBackend,
+    UntrustedBackendError,
+    import_decord,
+    import_torchcodec,
+)
+from hiera_video.video.pyav_backend import PyavBackend
+from hiera_video.video.source import LocalSource, find_source
+
+_OTHER_BACKENDS = {"decord": DecordBackend, "torchcodec": TorchcodecBackend}
+_IMPORTS = {"decord": import_decord, "torchcodec": import_torchcodec}
+_warned: set[tuple[str, str]] = set()
+_logger = get_logger(__name__)
+_FRAMES_PER_CALL = 32  # of decoders that give all asked frames at once
+
+
+def describe_backend(backend: str) -> str:
+    """Name and version of a decoder, with the library that PyAV decodes with."""
+    version = metadata.version("av" if backend == "pyav" else backend)
+    if backend != "pyav":
+        return f"{backend} {version}"
+    return f"pyav {version}, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
+
+
+class FramesChangedError(Exception):
+    """While frames were given out one by one, decoding showed that the video has others than its index told."""
+
+
+def available_backends() -> list[str]:
+    """The names that ``VideoReader(backend=...)`` takes on this machine; "pyav" is always among them."""
+    return ["pyav", *(name for name, load in _IMPORTS.items() if _can_import(load))]
+
+
+class VideoReader:
+    """A video as a sequence of frames in presentation order.
+
+    Frame ``i`` is the ``i``-th picture that a decoder shows when it plays the whole stream: hidden frames (edit lists)
+    do not count, time stamps need not start at zero or be evenly spaced, a rotation in the file is applied. Whatever
+    decodes of a truncated file is the video. If packets in the middle are damaged in a way that only decoding shows,
+    ``len`` is corrected, with a warning, when the damage is met. ``backend`` is the one that is really at work.
+
+    Of a remote file only what the wanted frames need is fetched; what a file of another kind than MP4 holds is listed
+    nowhere, so it is read once as a whole, unless ``index`` is given. Frames may also lie on disk as pictures.
+
+    Differs: from what "best stream" means to FFmpeg: of several video streams the first is read, as SlowFast and
+        PyTorchVideo do; ``stream_index`` chooses another.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        backend: str = "pyav",
+        num_threads: int = 1,
+        *,
+        stream_index: int | None = None,
+        index: FrameIndex | None = None,
+        max_short_side_px: int = 0,
+    ) -> None:
+        """Opens a video and finds out which frames it has.
+
+        Args:
+            path: a local file, or a URL that fsspec or the project's path manager (iopath) opens. Or pictures: a
+                folder, in the order of the numbers in their names, or a series such as ``7/%06d.jpg#1-117`` (117 is the
+                last); their ``fps`` is 0.
+            backend: "pyav", "decord" or "torchcodec"; all give the same frames. Where decord or torchcodec cannot be
+                trusted with a file, PyAV reads it, and the log says so.
+            num_threads: decoding threads; 1 suits data loading by several processes; 0: FFmpeg chooses.
+            stream_index: the container's index of the stream to read; None for the first video stream.
+            index: which frames the file has, if known (a manifest's), so that it need not be scanned; decoding notices
+                where it is wrong.
+            max_short_side_px: larger frames are scaled down to this short side while their colours are converted, which
+                costs less than resizing them afterwards and filters more; the numbers differ. 0: never. PyAV only.
+
+        Raises:
+            ValueError: an unknown backend.
+            ImportError: a backend that cannot be loaded here; the message says what to install.
+            FileNotFoundError: no such file.
+            VideoDecodeError: the file is no video, or nothing in it decodes.
+        """
+        if backend != "pyav" and backend not in _OTHER_BACKENDS:
+            raise ValueError(f"backend is {backend!r}; legal values: 'pyav', {', '.join(map(repr, _OTHER_BACKENDS))}")
+        if backend in _IMPORTS:
+            _IMPORTS[backend]()
+        self.path = os.fspath(path)
+        self.backend = backend
+        self._frame_shape: tuple[int, ...] | None = None
+        self._other: DecordBackend | TorchcodecBackend | None = None
+        self._is_closed = False
+        if is_frames_path(self.path):
+            self.backend = "pictures"
+            with _naming(self.path):
+                self._main: PyavBackend | FramesBackend = FramesBackend(self.path)
+            return
+        source = find_source(self.path)
+        with _naming(self.path):
+            self._main = PyavBackend(
+                source,
+                stream_index=stream_index,
+                num_threads=num_threads,
+                index=index,
+                max_short_side_px=max_short_side_px,
+            )
+        if backend in _OTHER_BACKENDS:
+            try:
+                if not isinstance(source, LocalSource):
+                    raise UntrustedBackendError("it is not asked to read remote files")
+                if max_short_side_px:
+                    raise UntrustedBackendError("it does not scale frames while it converts them")
+                self._other = _OTHER_BACKENDS[backend](source.path, self._main)
+            except UntrustedBackendError as error:
+                self._fall_back(error)
+
+    @property
+    def index(self) -> FrameIndex:
+        """Which frames there are, as far as is known now."""
+        return self._main.index
+
+    @property
+    def codec(self) -> str:
+        """The codec's usual name, such as "h264"; "pictures" for a folder of frames."""
+        return self._main.codec
+
+    def __len__(self) -> int:
+        return self.index.num_frames
+
+    @property
+    def fps(self) -> float:
+        """Average frames per second; 0 where nothing tells."""
+        return self.index.fps
+
+    @property
+    def duration_sec(self) -> float:
+        """From the start of the first frame to the end of the last one; 0 where nothing tells."""
+        return self.index.duration_sec
+
+    @property
+    def times_sec(self) -> list[float]:
+        """Start of each frame, in seconds since the first one."""
+        return self.index.times_sec
+
+    @property
+    def height(self) -> int:
+        """In pixels, after rotation."""
+        return self._load_frame_shape()[0]
+
+    @property
+    def width(self) -> int:
+        """In pixels, after rotation."""
+        return self._load_frame_shape()[1]
+
+    def get_frames(self, indices: Iterable[int]) -> torch.Tensor:
+        """Decodes exactly the frames at these presentation positions.
+
+        Args:
+            indices: positions in [0, len(self)), in any order, repeats allowed.
+
+        Returns:
+            RGB frames (T, H, W, C), uint8, in the order of ``indices``.
+
+        Raises:
+            ValueError: a position out of range, or a closed reader.
+            VideoDecodeError: a frame does not decode.
+        """
+        if self._is_closed:
+            raise ValueError(f"{self.path}: the reader is closed")
+        slots: dict[int, list[int]] = {}
+        for slot, index in enumerate(map(operator.index, indices)):
+            if not 0 <= index < len(self):
+                raise ValueError(f"{self.path}: frame index is {index}; legal values: 0 to {len(self) - 1}")
+            slots.setdefault(index, []).append(slot)
+        if not slots:
+            return torch.empty((0, *self._load_frame_shape()), dtype=torch.uint8)
+        num_slots = sum(map(len, slots.values()))
+        frames: np.ndarray | None = None
+        with _naming(self.path):
+            for position, rgb in self._decode(sorted(slots)):
+                if frames is None:
+                    frames = np.empty((num_slots, *rgb.shape), dtype=np.uint8)
+                for slot in slots[position]:
+                    frames[slot] = rgb
+        self._frame_shape = frames.shape[1:]
+        return torch.from_numpy(frames)
+
+    def iterate_frames(self, indices: Iterable[int]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Decodes the frames at these presentation positions one after the other, however many they are.
+
+        Args:
+            indices: positions in [0, len(self)), strictly increasing.
+
+        Yields:
+            position, and RGB frame (H, W, C), uint8.
+
+        Raises:
+            ValueError: a position out of range or order, or a closed reader.
+            VideoDecodeError: a frame does not decode.
+            FramesChangedError: damage showed up, so that positions before and after it would not belong together. The
+                reader knows the right frames now: start over.
+        """
+        if self._is_closed:
+            raise ValueError(f"{self.path}: the reader is closed")
+        wanted = [operator.index(index) for index in indices]
+        in_order = all(first < second for first, second in pairwise(wanted))
+        if wanted and not (in_order and wanted[0] >= 0 and wanted[-1] < len(self)):
+            raise ValueError(f"{self.path}: positions must increase strictly within 0 to {len(self) - 1}")
+        length, previous = len(self), -1
+        try:
+            with _naming(self.path):
+                for position, rgb in self._decode(wanted):
+                    if position <= previous or len(self) != length:
+                        raise FramesChangedError(self.path)
+                    previous = position
+                    yield position, torch.from_numpy(np.require(rgb, requirements=["C", "W"]))
+        except VideoDecodeError as error:
+            if len(self) != length:
+                raise FramesChangedError(self.path) from error
+            raise
+
+    def close(self) -> None:
+        """Closes the file. The length and the times remain known."""
+        self._is_closed = True
+        self._main.close()
+        self._other = None
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"VideoReader({self.path!r}, {len(self)} frames, {self.fps:.4g} fps)"
+
+    def _decode(self, positions: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        if self._other is not None:
+            try:
+                for start in range(0, len(positions), _FRAMES_PER_CALL):
+                    yield from self._other.decode(positions[start : start + _FRAMES_PER_CALL])
+                return
+            except UntrustedBackendError as error:
+                self._fall_back(error)
+        yield from self._main.decode(positions)
+
+    def _fall_back(self, error: UntrustedBackendError) -> None:
+        _warn_once(self.backend, str(error), self.path)
+        self._other = None
+        self.backend = "pyav"
+
+    def _load_frame_shape(self) -> tuple[int, ...]:
+        if self._frame_shape is None:
+            self.get_frames([0])
+        return self._frame_shape
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Puts the path that the user knows in front of the message of a decode error."""
+    try:
+        yield
+    except VideoDecodeError as error:
+        raise VideoDecodeError(f"{path}: {error}") from error.__cause__
+
+
+def _warn_once(backend: str, reason: str, path: str) -> None:
+    """Warns of the first file for each reason and only notes the others: a data set may consist of such files."""
+    level = logging.DEBUG if (backend, reason) in _warned else logging.WARNING
+    _warned.add((backend, reason))
+    _logger.log(level, "%s: read by PyAV instead of %s: %s", path, backend, reason)
+
+
+def _can_import(load: Callable[[], object]) -> bool:
+    try:
+        load()
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,228 @@
+"""The training job end to end, on real files."""
+
+from pathlib import Path
+
+import pytest
+import simplejson
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hiera_video.config import config_from_text
+from hiera_video.engine.checkpoint import find_last_checkpoint, get_best_path, list_checkpoints, load_checkpoint
+from hiera_video.engine.launch import launch
+from hiera_video.engine.training.classify import train
+from hiera_video.models.build import build_model_from_cfg
+from hiera_video.models.weights import load_weights
+
+
+def run(cfg):
+    launch([train], cfg)
+    return load_checkpoint(find_last_checkpoint(cfg.OUTPUT_DIR))
+
+
+def read_metrics(cfg, kind):
+    lines = (Path(cfg.OUTPUT_DIR) / "metrics.jsonl").read_text().splitlines()
+    return [stats for stats in map(simplejson.loads, lines) if stats["_type"] == kind]
+
+
+def assert_same_weights(first, second, **tolerances):
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], msg=f"{name} differs", **tolerances)
+
+
+def largest_change(first, second):
+    return max((first[name] - second[name]).abs().max().item() for name in first)
+
+
+def test_a_run_writes_what_it_promises(make_cfg):
+    cfg = make_cfg({"MODEL.DROP_PATH_RATE": 0.1, "MIXUP.ENABLE": True, "AUG.AA_TYPE": "rand-m7-n2-mstd0.5-inc1"})
+    content = run(cfg)
+    assert content["epoch"] == 2 and config_from_text(content["cfg"]) == cfg
+    assert (Path(cfg.OUTPUT_DIR) / "config.yaml").read_text() == content["cfg"]
+    lines = read_metrics(cfg, "train_iter")
+    assert [(line["epoch"], line["iter"]) for line in lines] == [
+        (f"{epoch}/2", f"{step}/3") for epoch in (1, 2) for step in (1, 2, 3)
+    ]
+    wanted = {"loss", "top1", "top5", "lr", "clips_per_sec", "data_time_sec", "step_time_sec", "peak_memory_gb", "eta"}
+    assert all(wanted <= line.keys() for line in lines)
+    assert lines[0]["lr"] == pytest.approx(cfg.SOLVER.WARMUP_START_LR)
+    assert [line["num_videos"] for line in read_metrics(cfg, "val_epoch")] == [8, 8]
+    assert "json_stats: {" in (Path(cfg.OUTPUT_DIR) / "stdout.log").read_text()
+
+
+def test_training_fits_a_few_clips(make_cfg):
+    """The loss must go down for real: ten clips of two epochs' worth of noise would not do that by chance."""
+    cfg = make_cfg(
+        {
+            "SOLVER.MAX_EPOCH": 12,
+            "SOLVER.BASE_LR": 5e-3,
+            "TRAIN.EVAL_PERIOD": 0,
+            "HIERA.HEAD_INIT_SCALE": 1,
+            "HIERA.EMBED_DIM": 16,
+        }
+    )
+    run(cfg)
+    losses = [line["loss"] for line in read_metrics(cfg, "train_iter")]
+    assert sum(losses[-3:]) < 0.85 * sum(losses[:3])
+
+
+def test_a_resumed_run_is_the_same_run(make_cfg, tmp_path):
+    changes = {
+        "SOLVER.MAX_EPOCH": 4,
+        "MODEL.DROP_PATH_RATE": 0.2,
+        "MODEL.DROPOUT_RATE": 0.2,
+        "MIXUP.ENABLE": True,
+        "AUG.RE_PROB": 0.5,
+        "AUG.NUM_SAMPLE": 2,
+        "SOLVER.EMA_DECAY": 0.9,
+        "TRAIN.EVAL_PERIOD": 2,
+        "TRAIN.CHECKPOINT_KEEP_LAST": 0,
+    }
+    whole = make_cfg({**changes, "OUTPUT_DIR": tmp_path / "whole"})
+    straight = run(whole)
+    stopped = make_cfg({**changes, "OUTPUT_DIR": tmp_path / "stopped"})
+    half = list_checkpoints(whole.OUTPUT_DIR)[1]
+    target = tmp_path / "stopped" / "checkpoints" / half.name
+    target.parent.mkdir(parents=True)
+    target.write_bytes(half.read_bytes())
+    resumed = run(stopped)
+    assert load_checkpoint(half)["epoch"] == 2 and resumed["epoch"] == straight["epoch"] == 4
+    assert_same_weights(straight["model_state"], resumed["model_state"], rtol=0, atol=0)
+    assert_same_weights(straight["trained_model_state"], resumed["trained_model_state"], rtol=0, atol=0)
+    assert resumed["best_top1"] == straight["best_top1"]
+    assert largest_change(load_checkpoint(half)["model_state"], resumed["model_state"]) > 1e-5
+
+
+def test_accumulation_equals_one_large_batch(make_cfg, tmp_path):
+    # SGD: Adam's first step is a sign, which turns rounding into a difference of a whole learning rate.
+    changes = {"SOLVER.OPTIMIZING_METHOD": "sgd", "SOLVER.BASE_LR": 0.1, "TRAIN.EVAL_PERIOD": 0}
+    once = run(make_cfg({**changes, "OUTPUT_DIR": tmp_path / "a"}))
+    parts = run(make_cfg({**changes, "OUTPUT_DIR": tmp_path / "b", "TRAIN.GRAD_ACCUM_STEPS": 4}))
+    assert_same_weights(once["model_state"], parts["model_state"], rtol=1e-4, atol=1e-6)
+
+
+def test_two_processes_train_like_one(run_net, make_cfg, tmp_path):
+    changes = {"SOLVER.OPTIMIZING_METHOD": "sgd", "SOLVER.BASE_LR": 0.1, "OUTPUT_DIR": tmp_path / "two"}
+    finished = run_net(changes, processes=2)
+    assert finished.returncode == 0, finished.stderr
+    two = load_checkpoint(find_last_checkpoint(tmp_path / "two"))
+    one_cfg = make_cfg({**changes, "OUTPUT_DIR": tmp_path / "one"})
+    one = run(one_cfg)
+    assert_same_weights(one["model_state"], two["model_state"], rtol=1e-4, atol=1e-6)
+    two_val = read_metrics(make_cfg(changes), "val_epoch")
+    assert [(line["top1"], line["num_videos"]) for line in two_val] == [
+        (line["top1"], line["num_videos"]) for line in read_metrics(one_cfg, "val_epoch")
+    ]
+
+
+def test_checkpoints_are_kept_as_asked(make_cfg):
+    cfg = make_cfg({"SOLVER.MAX_EPOCH": 5, "TRAIN.CHECKPOINT_PERIOD": 2, "TRAIN.CHECKPOINT_KEEP_LAST": 2})
+    run(cfg)
+    names = [path.name for path in list_checkpoints(cfg.OUTPUT_DIR)]
+    assert names == ["checkpoint_epoch_00004.pyth", "checkpoint_epoch_00005.pyth"]
+    validated = read_metrics(cfg, "val_epoch")
+    best = load_checkpoint(get_best_path(cfg.OUTPUT_DIR))
+    first_best = max(range(len(validated)), key=lambda i: (validated[i]["top1"], -i))
+    assert best["epoch"] == first_best + 1 and best["best_top1"] == validated[first_best]["top1"]
+    assert not list(Path(cfg.OUTPUT_DIR).rglob("*.tmp"))
+
+
+def test_ema_is_the_average_of_the_weights(make_cfg):
+    """One step an epoch, all checkpoints kept: the average can be computed by hand from them."""
+    cfg = make_cfg(
+        {
+            "SOLVER.EMA_DECAY": 0.75,
+            "TRAIN.BATCH_SIZE": 24,
+            "SOLVER.MAX_EPOCH": 3,
+            "TRAIN.EVAL_PERIOD": 0,
+            "TRAIN.CHECKPOINT_KEEP_LAST": 0,
+        }
+    )
+    run(cfg)
+    steps = [load_checkpoint(path) for path in list_checkpoints(cfg.OUTPUT_DIR)]
+    name = "blocks.0.attn.qkv.weight"
+    average = steps[0]["trained_model_state"][name]  # the first update copies
+    for step in steps[1:]:
+        average = 0.75 * average + 0.25 * step["trained_model_state"][name]
+    torch.testing.assert_close(steps[-1]["model_state"][name], average)
+    assert not torch.equal(steps[-1]["trained_model_state"][name], average)
+
+
+def test_a_broken_video_is_replaced_counted_and_named(make_cfg, broken_dir):
+    cfg = make_cfg({"DATA.PATH_TO_DATA_DIR": broken_dir})
+    run(cfg)
+    assert read_metrics(cfg, "train_iter")[-1]["bad_videos"] == 1
+    val = read_metrics(cfg, "val_epoch")[-1]
+    assert (val["num_videos"], val["num_failed"]) == (8, 1)
+    log = (Path(cfg.OUTPUT_DIR) / "stdout.log").read_text()
+    path = (broken_dir / "train.csv").read_text().splitlines()[3].rsplit(" ", 1)[0]
+    assert f"bad video 1: {broken_dir}/{path}" in log
+
+
+def test_too_many_broken_videos_stop_the_job(make_cfg, broken_dir):
+    with pytest.raises(RuntimeError, match=r"1 videos could not be decoded, more than DATA.MAX_BAD_VIDEOS = 0"):
+        run(make_cfg({"DATA.PATH_TO_DATA_DIR": broken_dir, "DATA.MAX_BAD_VIDEOS": 0}))
+
+
+def test_a_loss_that_is_not_finite_stops_the_job(make_cfg):
+    cfg = make_cfg({"SOLVER.OPTIMIZING_METHOD": "sgd", "SOLVER.BASE_LR": 1e30, "SOLVER.WARMUP_EPOCHS": 0})
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at epoch 1/2.*SOLVER.BASE_LR"):
+        run(cfg)
+    assert find_last_checkpoint(cfg.OUTPUT_DIR) is None
+
+
+def test_fine_tuning_starts_from_given_weights(make_cfg, tmp_path):
+    source = make_cfg({"OUTPUT_DIR": tmp_path / "source"})
+    run(source)
+    start = {"OUTPUT_DIR": tmp_path / "tuned", "TRAIN.CHECKPOINT_FILE_PATH": find_last_checkpoint(source.OUTPUT_DIR)}
+    tuned = run(
+        make_cfg(
+            {
+                **start,
+                "SOLVER.BASE_LR": 1e-12,
+                "SOLVER.COSINE_END_LR": 0,
+                "SOLVER.WARMUP_START_LR": 0,
+                "MODEL.NUM_CLASSES": 9,
+            }
+        )
+    )["model_state"]
+    weights = load_checkpoint(find_last_checkpoint(source.OUTPUT_DIR))["model_state"]
+    torch.testing.assert_close(tuned["blocks.3.mlp.fc1.weight"], weights["blocks.3.mlp.fc1.weight"])
+    assert tuned["head.projection.weight"].shape == (9, 64)
+
+
+@pytest.mark.parametrize("changes", [{"TRAIN.PRECISION": "bf16"}, {"MODEL.ACT_CHECKPOINT": True}])
+def test_memory_savers_train_nearly_the_same(make_cfg, tmp_path, changes):
+    plain = run(make_cfg({"OUTPUT_DIR": tmp_path / "a", "SOLVER.MAX_EPOCH": 1}))["model_state"]
+    saver = run(make_cfg({"OUTPUT_DIR": tmp_path / "b", "SOLVER.MAX_EPOCH": 1, **changes}))["model_state"]
+    difference = largest_change(plain, saver)
+    assert difference < 3e-3 if "TRAIN.PRECISION" in changes else difference < 1e-6
+    assert ("TRAIN.PRECISION" in changes) == (difference > 0), "bf16 rounds; checkpointing computes the same again"
+
+
+def test_a_checkpoint_of_ours_fills_the_whole_model(make_cfg):
+    cfg = make_cfg({"SOLVER.MAX_EPOCH": 1})
+    content = run(cfg)
+    model = build_model_from_cfg(cfg, crop_size=32)
+    report = load_weights(model, str(find_last_checkpoint(cfg.OUTPUT_DIR)))
+    assert not report.missing
+    assert_same_weights(dict(model.state_dict()), content["model_state"], rtol=0, atol=0)
+
+
+def test_a_damaged_checkpoint_is_named(make_cfg):
+    cfg = make_cfg()
+    run(cfg)
+    path = find_last_checkpoint(cfg.OUTPUT_DIR)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=path.name):
+        run(cfg)
+
+
+def test_tensorboard_events_are_written(make_cfg):
+    cfg = make_cfg({"TENSORBOARD.ENABLE": True, "SOLVER.MAX_EPOCH": 1})
+    run(cfg)
+    events = EventAccumulator(str(Path(cfg.OUTPUT_DIR) / "tensorboard")).Reload()
+    losses = [stats["loss"] for stats in read_metrics(cfg, "train_iter")]
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses)
+    assert events.Scalars("val/top1")[0].value == pytest.approx(read_metrics(cfg, "val_epoch")[0]["top1"])

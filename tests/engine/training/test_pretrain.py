@@ -1,0 +1,151 @@
+"""MAE pre-training end to end, and from there to fine-tuning."""
+
+from pathlib import Path
+
+import pytest
+import simplejson
+import torch
+
+from hiera_video.data.loader import build_train_loader
+from hiera_video.engine.checkpoint import find_last_checkpoint, load_checkpoint
+from hiera_video.engine.launch import launch
+from hiera_video.engine.metrics import compute_knn_accuracy
+from hiera_video.engine.training.classify import train
+from hiera_video.engine.training.pretrain import pretrain
+
+MAE = {
+    "TASK": "pretrain",
+    "MODEL.MODEL_NAME": "mae_hiera_tiny_16x224",
+    "MAE.MASK_RATIO": 0.5,
+    "MAE.DECODER_EMBED_DIM": 32,
+    "MAE.DECODER_DEPTH": 1,
+    "MAE.DECODER_NUM_HEADS": 2,
+    "MAE.PROBE_PERIOD": 2,
+    "MAE.PROBE_NEIGHBORS": 3,
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE": [0.5, 1.0],
+    "DATA.TRAIN_CROP_SIZE": 64,
+    "DATA.TRAIN_JITTER_SCALES": [64, 64],
+    "AUG.NUM_SAMPLE": 2,
+}
+
+
+def run(cfg):
+    launch([pretrain], cfg)
+    return load_checkpoint(find_last_checkpoint(cfg.OUTPUT_DIR))
+
+
+def read_metrics(cfg, kind):
+    lines = (Path(cfg.OUTPUT_DIR) / "metrics.jsonl").read_text().splitlines()
+    return [stats for stats in map(simplejson.loads, lines) if stats["_type"] == kind]
+
+
+def test_the_loss_goes_down_and_the_probe_is_logged(make_cfg):
+    cfg = make_cfg({**MAE, "SOLVER.MAX_EPOCH": 8, "SOLVER.BASE_LR": 3e-3})
+    content = run(cfg)
+    losses = [line["loss"] for line in read_metrics(cfg, "train_iter")]
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+    probes = read_metrics(cfg, "val_epoch")
+    assert [probe["epoch"] for probe in probes] == ["2/8", "4/8", "6/8", "8/8"]
+    assert all(0 <= probe["knn_top1"] <= 100 and probe["num_videos"] == 8 for probe in probes)
+    assert "decoder_pred.weight" in content["model_state"] and "head.projection.weight" not in content["model_state"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"MAE.TARGET": "hog"},
+        {"MAE.MASK_TYPE": "tube"},
+        {"MAE.DECODER_KEEP_RATIO": 0.5},
+        {"MAE.CONTRASTIVE_WEIGHT": 0.1, "MAE.NORM_TARGET": False},
+    ],
+)
+def test_every_choice_changes_the_loss(make_cfg, tmp_path, changes):
+    one = {**MAE, "SOLVER.MAX_EPOCH": 1, "MAE.PROBE_PERIOD": 0}
+    plain, other = make_cfg({**one, "OUTPUT_DIR": tmp_path / "a"}), make_cfg({**one, **changes})
+    run(plain), run(other)
+    assert read_metrics(plain, "train_iter")[0]["loss"] != read_metrics(other, "train_iter")[0]["loss"]
+
+
+def test_a_resumed_pre_training_is_the_same_run(make_cfg, tmp_path):
+    changes = {
+        **MAE,
+        "SOLVER.MAX_EPOCH": 3,
+        "MODEL.DROP_PATH_RATE": 0.2,
+        "MAE.DECODER_KEEP_RATIO": 0.5,
+        "TRAIN.CHECKPOINT_KEEP_LAST": 0,
+    }
+    straight = run(make_cfg({**changes, "OUTPUT_DIR": tmp_path / "a"}))
+    target = tmp_path / "b" / "checkpoints" / "checkpoint_epoch_00001.pyth"
+    target.parent.mkdir(parents=True)
+    target.write_bytes((tmp_path / "a" / "checkpoints" / target.name).read_bytes())
+    resumed = run(make_cfg({**changes, "OUTPUT_DIR": tmp_path / "b"}))
+    for name, value in straight["model_state"].items():
+        assert torch.equal(value, resumed["model_state"][name]), name
+
+
+def test_masks_come_from_the_samples_own_random_stream(make_cfg):
+    """The same with workers; as many units in each sample; other ones in each view and epoch."""
+
+    def load(**changes):
+        loader = build_train_loader(make_cfg({**MAE, **changes}), make_mask=lambda: torch.rand(16).argsort() < 4)
+        batches = []
+        for epoch in (0, 2):
+            loader.sampler.set_epoch(epoch)
+            batches += [(batch["index"], batch["mask"]) for batch in loader]
+        return torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches])
+
+    index, mask = load()
+    workers_index, workers_mask = load(**{"DATA_LOADER.NUM_WORKERS": 2})
+    assert torch.equal(index, workers_index) and torch.equal(mask, workers_mask)
+    assert mask.shape == (24, 2, 16) and (mask.sum(dim=2) == 4).all()
+    assert len({tuple(row.tolist()) for row in mask.flatten(0, 1)}) > 40
+
+
+def test_labels_are_not_needed(make_cfg, motion_dir, tmp_path):
+    paths = [line.rsplit(" ", 1)[0] for line in (motion_dir / "train.csv").read_text().splitlines()]
+    (tmp_path / "train.csv").write_text("\n".join(f"{motion_dir}/{path}" for path in paths))
+    cfg = make_cfg({**MAE, "SOLVER.MAX_EPOCH": 1, "MAE.PROBE_PERIOD": 0, "DATA.PATH_TO_DATA_DIR": tmp_path})
+    assert run(cfg)["epoch"] == 1
+    with pytest.raises(ValueError, match=r"train.csv:1: .* is not a path and an integer label"):
+        launch([train], make_cfg({"DATA.PATH_TO_DATA_DIR": tmp_path, "OUTPUT_DIR": tmp_path / "classify"}))
+
+
+def test_fine_tuning_from_pre_training(make_cfg, tmp_path):
+    """The encoder comes over, decoder and head do not; layer-wise decay works from there."""
+    mae = run(make_cfg({**MAE, "SOLVER.MAX_EPOCH": 1, "MAE.PROBE_PERIOD": 0, "OUTPUT_DIR": tmp_path / "mae"}))
+    tune = make_cfg(
+        {
+            "TRAIN.CHECKPOINT_FILE_PATH": find_last_checkpoint(tmp_path / "mae"),
+            "DATA.TRAIN_CROP_SIZE": 64,
+            "DATA.TRAIN_JITTER_SCALES": [64, 64],
+            "SOLVER.LAYER_DECAY": 0.5,
+            "SOLVER.BASE_LR": 1e-12,
+            "SOLVER.WARMUP_START_LR": 0,
+            "SOLVER.MAX_EPOCH": 1,
+        }
+    )
+    launch([train], tune)
+    tuned = load_checkpoint(find_last_checkpoint(tune.OUTPUT_DIR))["model_state"]
+    shared = [name for name in tuned if name in mae["model_state"]]
+    assert {name for name in tuned if name not in shared} == {
+        "norm.weight",
+        "norm.bias",
+        "head.projection.weight",
+        "head.projection.bias",
+    }
+    for name in shared:
+        torch.testing.assert_close(tuned[name], mae["model_state"][name], msg=name)
+    log = (Path(tune.OUTPUT_DIR) / "stdout.log").read_text()
+    assert "tensors of the MAE decoder" in log and "missing: norm.weight" in log
+
+
+def test_knn_by_hand():
+    # Directions 0, 10, 20 degrees of class 0; 90, 100 of class 1; 95 of class 0; one failed video of class 1.
+    degrees = torch.tensor([0.0, 10.0, 20.0, 90.0, 100.0, 95.0])
+    features = torch.stack([torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))], dim=1)
+    features = torch.cat([features * torch.tensor([[3.0], [1], [2], [5], [1], [1]]), torch.full((1, 2), torch.nan)])
+    labels = torch.tensor([0, 0, 0, 1, 1, 0, 1])
+    # one neighbour: 0->10, 10->0 or 20, 20->10 are right; 90->95, 100->95 and 95->90 or 100 are wrong; the failed too.
+    assert compute_knn_accuracy(features, labels, 1) == pytest.approx(100 * 3 / 7)
+    # two neighbours: 90 sees 95 (class 0) and 100 (class 1), and the nearer one decides: wrong.
+    assert compute_knn_accuracy(features, labels, 2) == pytest.approx(100 * 3 / 7)

@@ -1,0 +1,192 @@
+"""Videos that are not local files: remote ones, of which only a part is fetched, and folders of pictures."""
+
+import http.server
+import random
+import re
+import threading
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from video_factory import decode_plainly, paint_number, read_number
+
+from hiera_video.utils.pathmgr import pathmgr
+from hiera_video.video import VideoDecodeError, VideoReader, source
+
+BLOCK_BYTES = 4096
+SMALL_GROUPS = {"crf": "1", "preset": "ultrafast", "x264-params": "scenecut=0:bframes=2:keyint=10:min-keyint=10"}
+
+
+class RangeServer(http.server.ThreadingHTTPServer):
+    """Serves a folder, with ranges, and counts the bytes of the files that it sends."""
+
+    def __init__(self, folder, *, has_ranges=True):
+        self.folder, self.has_ranges, self.num_bytes = folder, has_ranges, 0
+        super().__init__(("127.0.0.1", 0), RangeHandler)
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class RangeHandler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self, is_head=False):
+        path = Path(self.server.folder) / self.path.lstrip("/")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data = path.read_bytes()
+        total = len(data)
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)?", self.headers.get("Range", ""))
+        if asked and self.server.has_ranges:
+            start, end = int(asked[1]), min(int(asked[2] or total - 1), total - 1)
+            data = data[start : end + 1]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{end}/{total}")
+        else:
+            self.send_response(200)
+        if self.server.has_ranges:
+            self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if not is_head:
+            self.server.num_bytes += len(data)
+            self.wfile.write(data)
+
+    def do_HEAD(self):
+        self.do_GET(is_head=True)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def serve(monkeypatch, tmp_path):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    servers = []
+
+    def start(folder, **options):
+        servers.append(RangeServer(folder, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def long_video(painted_video):
+    """300 frames, 30 groups of pictures."""
+    return painted_video("long_remote.mp4", num_frames=300, width=640, height=480, options=SMALL_GROUPS)
+
+
+@pytest.mark.parametrize("name", ["long_remote.mp4", "long_remote.mkv"])
+def test_only_what_the_frames_need_is_fetched(painted_video, long_video, serve, monkeypatch, name):
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(source, "_BLOCK_BYTES", BLOCK_BYTES)
+    path = (
+        long_video
+        if name.endswith("mp4")
+        else painted_video(name, num_frames=300, width=640, height=480, options=SMALL_GROUPS)
+    )
+    size = path.stat().st_size
+    assert size > 40 * BLOCK_BYTES
+    server = serve(path.parent)
+    with VideoReader(path) as local, VideoReader(f"{server.address}/{name}", index=local.index) as reader:
+        assert len(reader) == 300
+        indices = [141, 143, 145, 150]
+        assert torch.equal(reader.get_frames(indices), local.get_frames(indices))
+        assert 0 < server.num_bytes < size / 4
+    server.num_bytes = 0
+    with VideoReader(f"{server.address}/{name}") as reader:
+        assert len(reader) == 300
+        opened = server.num_bytes
+        assert (opened < size / 4) == name.endswith("mp4")  # only MP4 lists its frames in one place
+        assert [read_number(frame) for frame in reader.get_frames([7, 250])] == [7, 250]
+
+
+def test_any_frames_of_a_remote_file_equal_a_full_decode(long_video, serve):
+    pytest.importorskip("aiohttp")
+    server = serve(long_video.parent)
+    expected = np.stack(decode_plainly(long_video))
+    with VideoReader(f"{server.address}/{long_video.name}") as reader:
+        for seed in range(5):
+            indices = random.Random(seed).choices(range(300), k=6)
+            assert np.array_equal(reader.get_frames(indices), expected[indices])
+        with VideoReader(f"{server.address}/{long_video.name}") as second:  # two readers of one file
+            assert read_number(second.get_frames([99])[0]) == 99
+        assert read_number(reader.get_frames([100])[0]) == 100
+
+
+def test_a_server_without_ranges_and_a_missing_file(painted_video, serve):
+    path = painted_video("h264.mp4")
+    server = serve(path.parent, has_ranges=False)
+    with VideoReader(f"{server.address}/{path.name}") as reader:
+        assert [read_number(frame) for frame in reader.get_frames([21, 3])] == [21, 3]
+    with pytest.raises(FileNotFoundError, match=f"{server.address}/none.mp4"):
+        VideoReader(f"{server.address}/none.mp4")
+
+
+def test_without_fsspec_for_a_protocol_iopath_fetches_a_copy(painted_video, serve, monkeypatch):
+    path = painted_video("h264.mp4")
+    server = serve(path.parent)
+
+    def refuse(_):
+        raise ImportError("no package for http")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", refuse)
+    with VideoReader(f"{server.address}/{path.name}") as reader:
+        assert read_number(reader.get_frames([21])[0]) == 21
+    assert server.num_bytes == path.stat().st_size
+
+
+def test_urls_of_local_files_and_of_unknown_protocols(painted_video):
+    path = painted_video("h264.mp4")
+    with VideoReader(f"file://{path}") as reader:
+        assert read_number(reader.get_frames([21])[0]) == 21
+    with pytest.raises(FileNotFoundError, match=r"xyz://bucket/a\.mp4: nothing here opens xyz:// paths; pip install"):
+        VideoReader("xyz://bucket/a.mp4")
+    assert pathmgr.get_local_path(str(path)) == str(path)
+
+
+def write_pictures(folder, numbers, name="img_{}.png"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        Image.fromarray(paint_number(number)).save(folder / name.format(number))
+    return folder
+
+
+def test_a_folder_of_pictures_is_a_video(tmp_path):
+    folder = write_pictures(tmp_path / "7", range(1, 13))  # by name, 10 would come before 2
+    (folder / "notes.txt").write_text("no picture")
+    with VideoReader(folder) as reader:
+        assert (len(reader), reader.height, reader.width, reader.fps, reader.backend) == (12, 64, 96, 0, "pictures")
+        assert [read_number(frame) for frame in reader.get_frames([11, 0, 1, 1])] == [12, 1, 2, 2]
+        with pytest.raises(ValueError, match="without a frame rate"):
+            _ = reader.times_sec
+
+
+def test_a_numbered_series_is_a_video(tmp_path):
+    folder = write_pictures(tmp_path / "7", range(1, 13), name="7_{:06d}.jpg")
+    with VideoReader(f"{folder}/7_%06d.jpg#3-12") as reader:
+        assert len(reader) == 10
+        assert [read_number(frame) for frame in reader.get_frames([9, 0])] == [12, 3]
+    with VideoReader(f"{folder}/7_%06d.jpg#3-13") as reader, pytest.raises(VideoDecodeError, match=r"7_000013\.jpg"):
+        reader.get_frames([10])
+
+
+def test_pictures_that_are_none(tmp_path):
+    with pytest.raises(VideoDecodeError, match=f"{tmp_path}: the folder has no picture"):
+        VideoReader(tmp_path)
+    folder = write_pictures(tmp_path / "7", range(2))
+    (folder / "img_1.png").write_bytes(b"no picture")
+    Image.fromarray(paint_number(2, width=48)).save(folder / "img_2.png")
+    with VideoReader(folder) as reader:
+        with pytest.raises(VideoDecodeError, match=r"img_1\.png does not decode"):
+            reader.get_frames([0, 1])
+        with pytest.raises(VideoDecodeError, match=r"img_2\.png has the size"):
+            reader.get_frames([0, 2])
