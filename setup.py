@@ -15,7 +15,7 @@ setup(
     # The yaml files live in configs/ of the checkout and are installed as hiera_video/configs.
     packages=[*find_packages(include=["hiera_video", "hiera_video.*"]), "hiera_video.configs"],
     package_dir={"hiera_video.configs": "configs"},
-    package_data={"hiera_video.configs": ["**/*.yaml"]},
+    package_data={"hiera_video": ["py.typed"], "hiera_video.configs": ["**/*.yaml"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
@@ -57,9 +57,15 @@ setup(
             "timm>=1.0",
             "hypothesis>=6.100",
             "pytest>=8.2",
+            "mypy>=1.14",
+            "pandas-stubs>=2.2",
+            "pytest-cov>=5.0",
             "pytest-timeout>=2.3",
             "ruff>=0.9",
             "setuptools>=70",
+            "types-PyYAML",
+            "types-simplejson",
+            "types-tqdm",
         ],
     },
 )
