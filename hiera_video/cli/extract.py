@@ -1,211 +1,90 @@
-"""Embed videos on a Ray cluster, with the same config keys and into the same files as ``run_net.py EXTRACT.ENABLE``.
+"""Embeds videos of any length: a folder, a glob, a list or a manifest, on this machine or on a Ray cluster.
 
-    python tools/extract_ray.py --cfg configs/Kinetics/HIERA_B_16x4.yaml EXTRACT.VIDEOS s3.txt \\
-      EXTRACT.CHECKPOINT_FILE_PATH /shared/hiera_base_16x224.pth OUTPUT_DIR /shared/embeddings \\
-      --decoders 64 --models 8 --gpus-per-model 1
+    hiera-video extract videos/ --checkpoint output/checkpoints/checkpoint_best.pyth --output-dir output/embeddings
+    hiera-video extract videos.csv --checkpoint hiera_base_16x224.pth --cfg Kinetics/HIERA_B_16x4.yaml \\
+        --window-sec 2 --stride-sec 1 --output-dir output/embeddings EXTRACT.BATCH_SIZE 64
+    hiera-video extract s3.txt --checkpoint /shared/hiera_base_16x224.pth --cfg Kinetics/HIERA_B_16x4.yaml \\
+        --output-dir /shared/embeddings --ray --decoders 64 --models 8 --gpus-per-model 1
 
-Ray Data runs the pipeline: actors on CPUs decode, actors on GPUs (or CPUs) embed, this process writes Parquet. Nodes
-must see the videos and the weights. Start it again after an interruption and it goes on. `pip install "ray[data]"`.
+VIDEOS is one word, so a glob stands in quotes; without it the lists of DATA.FORMAT are taken. A checkpoint of a job of
+ours knows its config; a released file needs --cfg. Without --checkpoint the weights are those of
+EXTRACT.CHECKPOINT_FILE_PATH, or the newest in the output folder. An interrupted extraction goes on when it is started
+again. With --ray, actors on CPUs decode, actors on GPUs (or CPUs) embed, and this process writes the files; all nodes
+must see the videos and the weights (pip install "hiera_video[ray]").
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from fvcore.common.config import CfgNode
+from hiera_video.cli.arguments import make_parser, parse_with_config, report_errors
 
-from hiera_video.config import dump_config, load_config
-from hiera_video.config import parse_args as parse_config_args
-from hiera_video.config.load import config_from_text
-from hiera_video.engine.extraction.job import (
-    build_compute,
-    build_make_stream,
-    build_run,
-    check_output,
-    get_unused_parameters,
-    order_todo,
-    prepare_output,
-    write_rest,
-)
-from hiera_video.engine.extraction.rows import EmbeddingRun
-from hiera_video.engine.trained import compute_file_sha256, find_weights, load_model
-from hiera_video.streams.clip_stream import NOTHING
-from hiera_video.streams.collect import Collection, build_collection
-from hiera_video.utils.distributed import get_device
-from hiera_video.utils.logging import get_logger, setup_logging
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
 
-logger = get_logger("hiera_video.tools.extract_ray")
-_VIDEOS_PER_TASK = 4  # a task that dies takes these along; they are done at the next start
+ONLY_EXTRACT = ("TRAIN.ENABLE", "False", "TEST.ENABLE", "False", "EXTRACT.ENABLE", "True")
 
 
-class Decoder:
-    """An actor: positions of videos -> a row for each view, and one for each video that fails."""
-
-    def __init__(self, cfg_text: str, paths: np.ndarray) -> None:
-        cfg = config_from_text(cfg_text)
-        self._make_stream = build_make_stream(cfg, paths)
-        size, num_frames = cfg.DATA.TEST_CROP_SIZE, cfg.DATA.NUM_FRAMES
-        self._no_view = np.zeros((1, 3, num_frames, size, size), dtype=np.uint8)
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        for chunk in self._make_stream(queue=batch["index"].tolist()):
-            failed = chunk["failure"] is not None
-            views = self._no_view if failed else chunk["views"].numpy()  # (n, C, T, H, W)
-            crops = 1 if failed else len(views) // len(chunk["spans_sec"])
-            spans_sec = np.full((1, 2), np.nan) if failed else chunk["spans_sec"].repeat(crops, axis=0)
-            first = chunk.get("first_clip", 0) * crops
-            same = {
-                "index": chunk["index"],
-                "attempt": chunk.get("attempt", NOTHING),
-                "number_of_views": chunk.get("number_of_clips", 0) * crops,
-                "failure": chunk["failure"] or "",
-            }
-            yield {
-                **{name: np.array([value] * len(views)) for name, value in same.items()},
-                "view": np.arange(first, first + len(views)),
-                "start_sec": spans_sec[:, 0],
-                "end_sec": spans_sec[:, 1],
-                "pixels": views,
-            }
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of this command; VIDEOS is still the first word of ``opts``."""
+    usage = "[VIDEOS] --checkpoint FILE --output-dir DIR [options] [--cfg FILE ...] [KEY VALUE ...]"
+    parser = make_parser("extract", __doc__, usage=usage)
+    parser.add_argument("--checkpoint", default="", metavar="FILE", help="path or URL of the weights")
+    parser.add_argument("--output-dir", metavar="DIR", help="gets the embeddings; default: the config's OUTPUT_DIR")
+    parser.add_argument("--window-sec", type=float, help="length of a window; default: as long as clips in training")
+    parser.add_argument("--stride-sec", type=float, help="from one window's start to the next; default: a window")
+    ray = parser.add_argument_group("on a Ray cluster")
+    ray.add_argument("--ray", action="store_true", help="run there")
+    ray.add_argument("--address", help="of the cluster; default: what Ray finds, or a local one")
+    ray.add_argument("--decoders", type=int, default=1, help="actors that decode, one CPU core each; default: 1")
+    ray.add_argument("--models", type=int, default=1, help="actors that run the model; default: 1")
+    ray.add_argument("--gpus-per-model", type=float, default=0, help="GPUs of each; 0: a CPU core; default: 0")
+    return parse_with_config(parser, argv)
 
 
-class Embedder:
-    """An actor: rows with pixels -> rows with features."""
+@report_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the extraction job here or on a cluster."""
+    args = parse_args(argv)
+    cfg = make_config(args)
+    if args.ray:
+        from hiera_video.engine.extraction.ray import extract_on_ray
 
-    def __init__(self, cfg_text: str, checkpoint: str) -> None:
-        cfg = config_from_text(cfg_text)
-        model = load_model(cfg, checkpoint, optional=get_unused_parameters(cfg)).to(get_device()).eval()
-        self._compute = build_compute(cfg, model)
+        extract_on_ray(
+            cfg,
+            address=args.address,
+            num_decoders=args.decoders,
+            num_models=args.models,
+            gpus_per_model=args.gpus_per_model,
+        )
+        return 0
+    from hiera_video.engine.extraction.job import extract
+    from hiera_video.engine.launch import launch
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        pixels = torch.from_numpy(np.array(batch.pop("pixels")))  # a copy: Ray's memory is read-only
-        return {**batch, "features": self._compute(pixels).cpu().numpy()}
+    launch([extract], cfg)
+    return 0
 
 
-class Assembler:
-    """Collects rows, which come in any order, until those of a video are complete.
+def make_config(args: argparse.Namespace) -> CfgNode:
+    """The config of the job: that of the checkpoint, then config files, KEY VALUE pairs, and options.
 
-    Args:
-        run: gets the features of whole videos.
-        num_crops: views of a clip.
-
-    Attributes:
-        ended: positions of the videos that are complete or have failed.
+    Raises:
+        FileNotFoundError: no such checkpoint or config file.
+        ValueError: the checkpoint cannot be read, or a key or value is wrong.
     """
+    from hiera_video.config import load_config
+    from hiera_video.config.defaults import KEYS
+    from hiera_video.models.checkpoint_file import read_checkpoint_file
 
-    def __init__(self, run: EmbeddingRun, *, num_crops: int) -> None:
-        self._run, self._num_crops = run, num_crops
-        self._rows: dict[int, dict[int, tuple[np.ndarray, float, float]]] = {}  # video -> view -> features and span
-        self._attempts: dict[int, int] = {}
-        self.ended: set[int] = set()
-
-    def add(self, batch: dict[str, np.ndarray]) -> None:
-        """Takes rows of the model's actors."""
-        for i, index in enumerate(batch["index"].tolist()):
-            if index in self.ended:
-                continue  # rows in front of a failure, or from a task that Ray did again
-            if batch["failure"][i]:
-                self._end(index, failure=str(batch["failure"][i]))
-                continue
-            attempt = int(batch["attempt"][i])
-            if attempt < self._attempts.setdefault(index, attempt):
-                continue  # the video was started over since
-            if attempt > self._attempts[index]:
-                self._attempts[index] = attempt
-                self._rows.pop(index)
-            rows = self._rows.setdefault(index, {})
-            rows[int(batch["view"][i])] = batch["features"][i], batch["start_sec"][i], batch["end_sec"][i]
-            if len(rows) == batch["number_of_views"][i]:
-                self._end(index)
-
-    def _end(self, index: int, *, failure: str | None = None) -> None:
-        self.ended.add(index)
-        rows = self._rows.pop(index, {})
-        features = torch.from_numpy(np.stack([rows[view][0] for view in sorted(rows)])) if rows else None
-        spans_sec = np.array([rows[view][1:] for view in sorted(rows)])[:: self._num_crops]  # (clips, 2)
-        chunk = {"index": index, "attempt": 0, "failure": failure, "spans_sec": spans_sec, "is_last": True}
-        self._run.add_features(chunk, None if failure else features)
-
-
-def parse_args() -> argparse.Namespace:
-    """Options of this tool; all other words are config files and KEY VALUE pairs, as for run_net.py."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--address", help="of the cluster; by default what Ray finds, or a local one")
-    parser.add_argument("--decoders", type=int, default=1, help="actors that decode, one CPU core each (1)")
-    parser.add_argument("--models", type=int, default=1, help="actors that run the model (1)")
-    parser.add_argument("--gpus-per-model", type=float, default=0, help="GPUs of each; 0 runs on a CPU core (0)")
-    args, rest = parser.parse_known_args()
-    config = parse_config_args(rest, description=__doc__)
-    args.cfg = load_config(config.cfg_files, [*config.opts, "TRAIN.ENABLE", "False", "EXTRACT.ENABLE", "True"])
-    return args
-
-
-def run_pipeline(args: argparse.Namespace, todo: np.ndarray, paths: np.ndarray, checkpoint: str) -> Iterator[Any]:
-    """Batches of rows with features, as they get done."""
-    import ray
-
-    ray.init(address=args.address, ignore_reinit_error=True, log_to_driver=False)
-    context = ray.data.DataContext.get_current()
-    context.max_errored_blocks = -1  # a task that dies costs its videos, not the run
-    context.enable_progress_bars = sys.stderr.isatty()
-    cfg_text = dump_config(args.cfg)
-    tasks = -(-len(todo) // _VIDEOS_PER_TASK)
-    rows = ray.data.from_items([{"index": int(index)} for index in todo], override_num_blocks=tasks)
-    rows = rows.map_batches(
-        Decoder,
-        fn_constructor_args=(cfg_text, paths),
-        batch_size=_VIDEOS_PER_TASK,
-        concurrency=args.decoders,
-        num_cpus=1,
-        max_restarts=-1,
-        max_task_retries=1,  # without a limit, a video that brings its actor down would be tried for ever
-    )
-    rows = rows.map_batches(
-        Embedder,
-        fn_constructor_args=(cfg_text, checkpoint),
-        batch_size=args.cfg.EXTRACT.BATCH_SIZE,
-        concurrency=args.models,
-        num_cpus=0 if args.gpus_per_model else 1,
-        num_gpus=args.gpus_per_model,
-    )
-    yield from rows.iter_batches(batch_size=None, batch_format="numpy")
-
-
-def extract(args: argparse.Namespace) -> None:
-    """Does what is not done yet."""
-    cfg: CfgNode = args.cfg
-    checkpoint = find_weights(cfg, cfg.EXTRACT.CHECKPOINT_FILE_PATH, key="EXTRACT.CHECKPOINT_FILE_PATH")
-    sha256 = compute_file_sha256(checkpoint)
-    model = load_model(cfg, checkpoint, optional=get_unused_parameters(cfg))
-    collection: Collection = build_collection(cfg)
-    check_output(cfg, sha256)
-    setup_logging(cfg.OUTPUT_DIR)
-    complete = prepare_output(cfg, model, len(collection), checkpoint=checkpoint, sha256=sha256)
-    todo = order_todo(collection, complete)
-    logger.info("%d videos to embed, %d are done already", len(todo), len(complete))
-    run = build_run(cfg, model, collection)
-    assembler = Assembler(run, num_crops=cfg.EXTRACT.NUM_CROPS)
-    try:
-        for batch in run_pipeline(args, todo, collection.paths, checkpoint) if len(todo) else ():
-            assembler.add(batch)
-    finally:
-        run.finish()
-    lost = [str(collection.paths[index]) for index in todo.tolist() if index not in assembler.ended]
-    failures = run.failures | dict.fromkeys(lost, "the task that it was part of did not end; see Ray's log")
-    write_rest(cfg, failures)
-    logger.info("embedded %d videos, %d rows; %d without embeddings", run.num_done, run.num_rows, len(failures))
-
-
-def main() -> None:
-    """Runs the pipeline."""
-    try:
-        extract(parse_args())
-    except ImportError as error:
-        sys.exit(f'error: {error}; pip install "ray[data]"')
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    pairs = list(args.opts)
+    options = {"EXTRACT.CHECKPOINT_FILE_PATH": args.checkpoint, "OUTPUT_DIR": args.output_dir}
+    if pairs and pairs[0].partition("=")[0] not in KEYS:
+        options["EXTRACT.VIDEOS"] = pairs.pop(0)
+    if args.window_sec is not None or args.stride_sec is not None:
+        options |= {"EXTRACT.CLIPS": "windows", "EXTRACT.UNIT": "sec"}
+        options |= {"EXTRACT.WINDOW": args.window_sec, "EXTRACT.STRIDE": args.stride_sec}
+    words = [str(word) for pair in options.items() if pair[1] not in (None, "") for word in pair]
+    stored = read_checkpoint_file(args.checkpoint).config if args.checkpoint else ""
+    return load_config(args.cfg_files, [*pairs, *words, *ONLY_EXTRACT], stored=stored)

@@ -1,6 +1,7 @@
-"""Makes a small video data set of which only motion tells the classes apart.
+"""Makes a small video data set whose classes only motion tells apart.
 
-    python tools/make_motion_dataset.py --output-dir data/motion
+    hiera-video make-motion-dataset --output-dir data/motion
+    hiera-video make-motion-dataset --output-dir data/small --train 80 --val 16 --test 40
 
 Each clip shows one shape before a textured background, as an H.264 file. What the shape looks like at one moment is a
 point (x, y, turn, size) on a torus: x and y wrap around the picture, turn around the circle, and size from its largest
@@ -19,16 +20,17 @@ import json
 import math
 import multiprocessing
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import av
 import numpy as np
 from tqdm import tqdm
+
+from hiera_video.cli.arguments import make_parser, report_errors
 
 VERSION = 3  # of the pictures: raise it with any change to them, so that old folders are not taken for new ones
 X_AXIS, Y_AXIS, TURN_AXIS, SIZE_AXIS = range(4)
@@ -48,7 +50,7 @@ SPLITS = ("train", "val", "test")
 SSV2_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 SPEED_RANGE = (0.015, 0.03)  # of an axis a frame
-SIZE_RANGE = (0.16, 0.36)  # reach of the shape from its centre, of the picture's side
+SIZE_RANGE = (0.16, 0.36)  # reach of the shape from its center, of the picture's side
 NOISE_RANGE = (1.0, 8.0)  # standard deviation of the pixels' noise, in levels
 # In levels. Shapes are always brighter than their background: were some darker, a model would first have to learn that
 # an edge may have either sign, and that takes many times more clips.
@@ -72,7 +74,8 @@ class Settings:
     version: int = VERSION
 
 
-class Clip(NamedTuple):
+@dataclass(frozen=True)
+class Clip:
     """One file: its number over all splits, its split, and its class."""
 
     index: int
@@ -118,7 +121,7 @@ def sample_mask(mask: np.ndarray, state: np.ndarray, *, size_px: int) -> np.ndar
     """How much each pixel is covered by the shape, float32 (H, W) in [0, 1]; the shape wraps around the borders."""
     x, y, turn, log_size = state.tolist()
     grid = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px
-    dx = (grid - x + 0.5) % 1.0 - 0.5  # (W,), to the nearest copy of the centre
+    dx = (grid - x + 0.5) % 1.0 - 0.5  # (W,), to the nearest copy of the center
     dy = (grid - y + 0.5) % 1.0 - 0.5  # (H,)
     smallest, largest = SIZE_RANGE
     scale = MASK_PX / 2 / (smallest * (largest / smallest) ** log_size)
@@ -149,7 +152,7 @@ def draw_shape(rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_background(rng: np.random.Generator, size_px: int) -> np.ndarray:
-    """A still picture of soft colour patches, float32 (3, H, W)."""
+    """A still picture of soft color patches, float32 (3, H, W)."""
     cells = int(rng.integers(2, 7))
     base, contrast = rng.uniform(*BACKGROUND_RANGE, size=(3, 1, 1)), rng.uniform(3, 30)
     patches = (base + contrast * rng.standard_normal((3, cells, cells))).astype(np.float32)
@@ -263,7 +266,7 @@ def _make_clip_task(task: tuple[Path, Settings, Clip]) -> bool:
     return make_clip(*task)
 
 
-def _load_state(output_dir: Path, state_path: Path) -> dict | None:
+def _load_state(output_dir: Path, state_path: Path) -> dict[str, Any] | None:
     if state_path.exists():
         return json.loads(state_path.read_text())
     if output_dir.exists() and any(output_dir.iterdir()):
@@ -281,41 +284,42 @@ def _write_text(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of this command."""
     defaults = Settings()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser("make-motion-dataset", __doc__)
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to make; a complete one is kept")
     for split in SPLITS:
         count = getattr(defaults, split)
-        parser.add_argument(f"--{split}", type=int, default=count, help=f"clips for {split} (default {count})")
-    parser.add_argument("--size", type=int, default=defaults.size_px, help="side of the picture in pixels, even (80)")
-    parser.add_argument("--frames", type=int, default=defaults.frames, help="frames of a clip (24)")
-    parser.add_argument("--fps", type=int, default=defaults.fps, help="frames a second (30)")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="another seed gives other clips (0)")
+        parser.add_argument(f"--{split}", type=int, default=count, help=f"clips for {split}; default: %(default)s")
+    parser.add_argument(
+        "--size", type=int, default=defaults.size_px, help="side of the picture in pixels, even; default: %(default)s"
+    )
+    parser.add_argument("--frames", type=int, default=defaults.frames, help="frames of a clip; default: %(default)s")
+    parser.add_argument("--fps", type=int, default=defaults.fps, help="frames a second; default: %(default)s")
+    parser.add_argument(
+        "--seed", type=int, default=defaults.seed, help="another seed gives other clips; default: %(default)s"
+    )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes; the files do not depend on it"
     )
-    return parser.parse_args(args)
+    return parser.parse_args(argv)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Makes the data set that the command line asks for."""
-    options = parse_args(args)
+@report_errors(status=2)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Makes the data set that the command line asks for; the exit status is 2 where the folder holds another one."""
+    args = parse_args(argv)
     settings = Settings(
-        train=options.train,
-        val=options.val,
-        test=options.test,
-        size_px=options.size,
-        frames=options.frames,
-        fps=options.fps,
-        seed=options.seed,
+        train=args.train,
+        val=args.val,
+        test=args.test,
+        size_px=args.size,
+        frames=args.frames,
+        fps=args.fps,
+        seed=args.seed,
     )
-    try:
-        made = make_dataset(options.output_dir, settings, workers=options.workers, show_progress=True)
-    except ValueError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    made = make_dataset(args.output_dir, settings, workers=args.workers, show_progress=True)
     clips = settings.train + settings.val + settings.test
-    sys.stdout.write(f"{options.output_dir}: {clips} clips, {'made' if made else 'already there'}\n")
+    print(f"{args.output_dir}: {clips} clips, {'made' if made else 'already there'}")
     return 0

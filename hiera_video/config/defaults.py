@@ -1,6 +1,6 @@
 """Every config key: its default, what it means with its unit, and which values are legal.
 
-SlowFast's words are kept where the meaning is the same; where it differs, the text says so. `tools/run_net.py --keys`
+SlowFast's words are kept where the meaning is the same; where it differs, the text says so. `hiera-video run --keys`
 prints this table.
 """
 
@@ -175,7 +175,7 @@ KEYS: dict[str, Key] = {
     "DATA.PATH_LABEL_SEPARATOR": Key(
         " ",
         "Separator between path and label in a csv; the last one of a line counts.",
-        Legal("at least one character", len),
+        Legal("at least one character", lambda value: len(value) > 0),
     ),
     "DATA.VIDEO_SUFFIX": Key(".webm", "What DATA.FORMAT ssv2 appends to an id to name the file.", _ANY_STR),
     "DATA.CLASS_NAMES_PATH": Key(
@@ -188,7 +188,7 @@ KEYS: dict[str, Key] = {
     ),
     "DATA.MANIFEST": Key(
         "",
-        "What tools/check_dataset.py found out about the videos (path or URL of its Parquet file): they are opened "
+        "What `hiera-video check` found out about the videos (path or URL of its Parquet file): they are opened "
         "without a scan; training leaves out the broken ones, tests name them. Empty: none.",
         _ANY_STR,
     ),

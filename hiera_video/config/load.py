@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import hashlib
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,10 +13,7 @@ from fvcore.common.config import CfgNode
 
 from hiera_video.config.check import check_config
 from hiera_video.config.defaults import KEYS, get_cfg
-from hiera_video.utils.pathmgr import pathmgr
-
-_PACKAGE_DIR = Path(__file__).resolve().parent.parent
-_CONFIG_DIRS = (_PACKAGE_DIR / "configs", _PACKAGE_DIR.parent / "configs")  # installed | a checkout
+from hiera_video.config.recipes import find_config
 
 
 class ConfigError(ValueError):
@@ -74,52 +69,6 @@ def compute_digest(cfg: CfgNode) -> str:
     return hashlib.sha256(dump_config(cfg).encode()).hexdigest()
 
 
-def find_config(name: str) -> str:
-    """The path of a yaml file: as given, or else inside the ``configs`` folder that comes with the package.
-
-    Raises:
-        FileNotFoundError: it is in neither place.
-    """
-    if "://" in name or pathmgr.isfile(name):
-        return name
-    parts = Path(name).parts
-    relative = Path(*parts[1:]) if parts[:1] == ("configs",) else Path(name)
-    for folder in _CONFIG_DIRS:
-        if (folder / relative).is_file():
-            return str(folder / relative)
-    known = sorted(str(path.relative_to(folder)) for folder in _CONFIG_DIRS for path in folder.rglob("*.yaml"))
-    nearest = difflib.get_close_matches(str(relative), known, n=3)
-    hint = f" Did you mean {' or '.join(nearest)}?" if nearest else ""
-    raise FileNotFoundError(f"--cfg {name}: no such file, here or among the configs of the package.{hint}")
-
-
-def parse_args(argv: Sequence[str] | None = None, *, description: str) -> argparse.Namespace:
-    """Command line of every job: ``--cfg FILE [FILE ...] [--print-config] [--keys] [--opts] [KEY VALUE ...]``."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        "--cfg",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FILE",
-        dest="cfg_files",
-        help="yaml files; later ones win, and so do KEY VALUE pairs after them",
-    )
-    parser.add_argument("--print-config", action="store_true", help="print the final config and stop")
-    parser.add_argument("--keys", action="store_true", help="print every key with its default and meaning, and stop")
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs; the word --opts may be left out"
-    )
-    args, rest = parser.parse_known_args(argv)
-    # `--cfg a.yaml TRAIN.ENABLE False`: argparse hands the pairs to --cfg; a file name ends in .yaml, a key does not.
-    pairs = [word for word in args.cfg_files if not word.endswith((".yaml", ".yml"))]
-    first = args.cfg_files.index(pairs[0]) if pairs else len(args.cfg_files)
-    args.cfg_files, args.opts = args.cfg_files[:first], args.cfg_files[first:] + rest + args.opts
-    if args.opts and args.opts[0].startswith("-"):
-        parser.error(f"unknown option {args.opts[0]}")
-    return args
-
-
 def describe_keys() -> str:
     """Every key with its default, meaning and legal values, as text for a terminal."""
     lines = []
@@ -158,7 +107,7 @@ def _parse_pairs(opts: Sequence[str]) -> list[tuple[str, str]]:
 def _set_key(cfg: CfgNode, name: str, value: Any, *, source: str) -> None:
     if name not in KEYS:
         nearest = difflib.get_close_matches(name.upper(), KEYS, n=3, cutoff=0.75)
-        hint = f"did you mean {' or '.join(nearest)}?" if nearest else "`tools/run_net.py --keys` lists the known ones."
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else "`hiera-video run --keys` lists the known ones."
         raise ConfigError(f"unknown config key {name} (value {value!r}, from {source}); {hint}")
     key = KEYS[name]
     converted = _convert(value, key.default)
