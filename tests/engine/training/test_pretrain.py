@@ -7,11 +7,12 @@ import simplejson
 import torch
 
 from hiera_video.data.loader import build_train_loader
-from hiera_video.engine.checkpoint import find_last_checkpoint, load_checkpoint
+from hiera_video.engine.checkpoint import find_last_checkpoint
 from hiera_video.engine.launch import launch
 from hiera_video.engine.metrics import compute_knn_accuracy
 from hiera_video.engine.training.classify import train
 from hiera_video.engine.training.pretrain import pretrain
+from hiera_video.models.checkpoint_file import read_checkpoint_file
 
 MAE = {
     "TASK": "pretrain",
@@ -31,7 +32,7 @@ MAE = {
 
 def run(cfg):
     launch([pretrain], cfg)
-    return load_checkpoint(find_last_checkpoint(cfg.OUTPUT_DIR))
+    return read_checkpoint_file(find_last_checkpoint(cfg.OUTPUT_DIR))
 
 
 def read_metrics(cfg, kind):
@@ -47,7 +48,7 @@ def test_the_loss_goes_down_and_the_probe_is_logged(make_cfg):
     probes = read_metrics(cfg, "val_epoch")
     assert [probe["epoch"] for probe in probes] == ["2/8", "4/8", "6/8", "8/8"]
     assert all(0 <= probe["knn_top1"] <= 100 and probe["num_videos"] == 8 for probe in probes)
-    assert "decoder_pred.weight" in content["model_state"] and "head.projection.weight" not in content["model_state"]
+    assert "decoder_pred.weight" in content.weights and "head.projection.weight" not in content.weights
 
 
 @pytest.mark.parametrize(
@@ -79,8 +80,8 @@ def test_a_resumed_pre_training_is_the_same_run(make_cfg, tmp_path):
     target.parent.mkdir(parents=True)
     target.write_bytes((tmp_path / "a" / "checkpoints" / target.name).read_bytes())
     resumed = run(make_cfg({**changes, "OUTPUT_DIR": tmp_path / "b"}))
-    for name, value in straight["model_state"].items():
-        assert torch.equal(value, resumed["model_state"][name]), name
+    for name, value in straight.weights.items():
+        assert torch.equal(value, resumed.weights[name]), name
 
 
 def test_masks_come_from_the_samples_own_random_stream(make_cfg):
@@ -105,7 +106,7 @@ def test_labels_are_not_needed(make_cfg, motion_dir, tmp_path):
     paths = [line.rsplit(" ", 1)[0] for line in (motion_dir / "train.csv").read_text().splitlines()]
     (tmp_path / "train.csv").write_text("\n".join(f"{motion_dir}/{path}" for path in paths))
     cfg = make_cfg({**MAE, "SOLVER.MAX_EPOCH": 1, "MAE.PROBE_PERIOD": 0, "DATA.PATH_TO_DATA_DIR": tmp_path})
-    assert run(cfg)["epoch"] == 1
+    assert run(cfg).epoch == 1
     with pytest.raises(ValueError, match=r"train.csv:1: .* is not a path and an integer label"):
         launch([train], make_cfg({"DATA.PATH_TO_DATA_DIR": tmp_path, "OUTPUT_DIR": tmp_path / "classify"}))
 
@@ -125,8 +126,8 @@ def test_fine_tuning_from_pre_training(make_cfg, tmp_path):
         }
     )
     launch([train], tune)
-    tuned = load_checkpoint(find_last_checkpoint(tune.OUTPUT_DIR))["model_state"]
-    shared = [name for name in tuned if name in mae["model_state"]]
+    tuned = read_checkpoint_file(find_last_checkpoint(tune.OUTPUT_DIR)).weights
+    shared = [name for name in tuned if name in mae.weights]
     assert {name for name in tuned if name not in shared} == {
         "norm.weight",
         "norm.bias",
@@ -134,7 +135,7 @@ def test_fine_tuning_from_pre_training(make_cfg, tmp_path):
         "head.projection.bias",
     }
     for name in shared:
-        torch.testing.assert_close(tuned[name], mae["model_state"][name], msg=name)
+        torch.testing.assert_close(tuned[name], mae.weights[name], msg=name)
     log = (Path(tune.OUTPUT_DIR) / "stdout.log").read_text()
     assert "tensors of the MAE decoder" in log and "missing: norm.weight" in log
 
