@@ -6,10 +6,11 @@ import pytest
 import simplejson
 import torch
 
-from hiera_video.data.loader import build_train_loader
+from hiera_video.data.loader import build_train_loader, build_val_loader
+from hiera_video.embeddings.probes.neighbors import classify_knn
 from hiera_video.engine.checkpoint import find_last_checkpoint
 from hiera_video.engine.launch import launch
-from hiera_video.engine.metrics import compute_knn_accuracy
+from hiera_video.engine.training import pretrain as pretrain_module
 from hiera_video.engine.training.classify import train
 from hiera_video.engine.training.pretrain import pretrain
 from hiera_video.models.checkpoint_file import read_checkpoint_file
@@ -140,13 +141,36 @@ def test_fine_tuning_from_pre_training(make_cfg, tmp_path):
     assert "tensors of the MAE decoder" in log and "missing: norm.weight" in log
 
 
-def test_knn_by_hand():
-    # Directions 0, 10, 20 degrees of class 0; 90, 100 of class 1; 95 of class 0; one failed video of class 1.
-    degrees = torch.tensor([0.0, 10.0, 20.0, 90.0, 100.0, 95.0])
-    features = torch.stack([torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))], dim=1)
-    features = torch.cat([features * torch.tensor([[3.0], [1], [2], [5], [1], [1]]), torch.full((1, 2), torch.nan)])
-    labels = torch.tensor([0, 0, 0, 1, 1, 0, 1])
-    # one neighbour: 0->10, 10->0 or 20, 20->10 are right; 90->95, 100->95 and 95->90 or 100 are wrong; the failed too.
-    assert compute_knn_accuracy(features, labels, 1) == pytest.approx(100 * 3 / 7)
-    # two neighbours: 90 sees 95 (class 0) and 100 (class 1), and the nearer one decides: wrong.
-    assert compute_knn_accuracy(features, labels, 2) == pytest.approx(100 * 3 / 7)
+def test_two_processes_measure_what_one_does(make_cfg, run_net, tmp_path):
+    # SGD: Adam's first step is a sign, which turns rounding into a difference of a whole learning rate.
+    changes = {**MAE, "MAE.PROBE_PERIOD": 1, "SOLVER.OPTIMIZING_METHOD": "sgd", "AUG.NUM_SAMPLE": 1}
+    finished = run_net({**changes, "OUTPUT_DIR": tmp_path / "two"}, processes=2)
+    assert finished.returncode == 0, finished.stderr
+    one, two = (make_cfg({**changes, "OUTPUT_DIR": tmp_path / name}) for name in ("one", "two"))
+    run(one)
+    lines = [
+        [(line["epoch"], line["knn_top1"], line["num_videos"]) for line in read_metrics(cfg, "val_epoch")]
+        for cfg in (one, two)
+    ]
+    assert lines[0] == lines[1] and len(lines[0]) == 2
+
+
+def test_the_main_process_alone_looks_for_neighbors(make_cfg, monkeypatch):
+    cfg = make_cfg({**MAE, "SOLVER.MAX_EPOCH": 2})
+    monkeypatch.setattr(pretrain_module, "is_main_process", lambda: False)
+    monkeypatch.setattr(pretrain_module, "classify_knn", None)
+    assert run(cfg).epoch == 2
+    assert all("knn_top1" not in line for line in read_metrics(cfg, "val_epoch"))
+
+
+def test_the_probe_is_the_one_for_embeddings_with_failed_videos_wrong(make_cfg, monkeypatch):
+    cfg = make_cfg({**MAE, "SOLVER.MAX_EPOCH": 2})
+    features = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    features[2] = torch.nan  # as `compute_per_video` marks a video that could not be decoded
+    monkeypatch.setattr(pretrain_module, "compute_per_video", lambda *_, **__: (features, {2: "broken"}))
+    run(cfg)
+    labels = torch.from_numpy(build_val_loader(cfg).dataset.videos.labels)
+    hits = classify_knn(features, labels, num_neighbors=3) == labels
+    (line,) = read_metrics(cfg, "val_epoch")
+    assert line["knn_top1"] == pytest.approx(100 * hits.double().mean().item()) and not hits[2]
+    assert (line["num_videos"], line["num_failed"]) == (8, 1)
