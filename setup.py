@@ -16,6 +16,7 @@ setup(
     packages=[*find_packages(include=["hiera_video", "hiera_video.*"]), "hiera_video.configs"],
     package_dir={"hiera_video.configs": "configs"},
     package_data={"hiera_video": ["py.typed"], "hiera_video.configs": ["**/*.yaml"]},
+    entry_points={"console_scripts": ["hiera-video = hiera_video.cli.main:main"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

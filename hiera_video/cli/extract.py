@@ -16,6 +16,7 @@ must see the videos and the weights (pip install "hiera_video[ray]").
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def make_config(args: argparse.Namespace) -> CfgNode:
 
     Raises:
         FileNotFoundError: no such checkpoint or config file.
-        ValueError: the checkpoint cannot be read, or a key or value is wrong.
+        ValueError: the checkpoint cannot be read, a key or value is wrong, or VIDEOS is more than one word.
     """
     from hiera_video.config import load_config
     from hiera_video.config.defaults import KEYS
@@ -82,6 +83,11 @@ def make_config(args: argparse.Namespace) -> CfgNode:
     options = {"EXTRACT.CHECKPOINT_FILE_PATH": args.checkpoint, "OUTPUT_DIR": args.output_dir}
     if pairs and pairs[0].partition("=")[0] not in KEYS:
         options["EXTRACT.VIDEOS"] = pairs.pop(0)
+        if pairs and os.path.exists(pairs[0]):
+            raise ValueError(
+                f"VIDEOS is one word, but there are {options['EXTRACT.VIDEOS']}, {pairs[0]} and perhaps more: give a "
+                "folder, a list, or a glob in quotes"
+            )
     if args.window_sec is not None or args.stride_sec is not None:
         options |= {"EXTRACT.CLIPS": "windows", "EXTRACT.UNIT": "sec"}
         options |= {"EXTRACT.WINDOW": args.window_sec, "EXTRACT.STRIDE": args.stride_sec}

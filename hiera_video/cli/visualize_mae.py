@@ -1,8 +1,10 @@
 """Shows what a pre-trained masked autoencoder makes of a video: original, masked, and reconstructed frames.
 
-    hiera-video visualize-mae --cfg Kinetics/HIERA_B_16x4_MAE_800.yaml \\
-        --checkpoint mae_hiera_base_16x224.pth --video clip.mp4 --output-dir output/mae
+    hiera-video visualize-mae --checkpoint output/checkpoints/checkpoint_epoch_00800.pyth --video clip.mp4
+    hiera-video visualize-mae --checkpoint mae_hiera_base_16x224.pth --cfg Kinetics/HIERA_B_16x4_MAE_800.yaml \\
+        --video clip.mp4 --output-dir output/mae
 
+A checkpoint of a job of ours knows its config; a released file needs --cfg.
 Writes <video>_mae.png, with time along the page, and <video>_mae.mp4.
 """
 
@@ -20,7 +22,7 @@ NO_JOBS = ("TASK", "pretrain", "TRAIN.ENABLE", "False", "TEST.ENABLE", "False")
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of this command."""
-    usage = "--cfg FILE [FILE ...] --checkpoint FILE --video FILE [options] [KEY VALUE ...]"
+    usage = "--checkpoint FILE --video FILE [options] [--cfg FILE ...] [KEY VALUE ...]"
     parser = make_parser("visualize-mae", __doc__, usage=usage)
     parser.add_argument(
         "--checkpoint", required=True, help="its weights: a checkpoint of the job, or a released mae_*.pth"
@@ -28,10 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--video", required=True, help="the video; its center clip is shown")
     parser.add_argument("--output-dir", default="output/mae", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the mask; default: %(default)s")
-    args = parse_with_config(parser, argv)
-    if not args.cfg_files:
-        parser.error("--cfg is missing: it names the config of the pre-training")
-    return args
+    return parse_with_config(parser, argv)
 
 
 @report_errors
@@ -40,11 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from hiera_video.config import load_config
     from hiera_video.engine.reconstruct import reconstruct
+    from hiera_video.models.checkpoint_file import read_checkpoint_file
     from hiera_video.report.pictures import compose_moments, compose_strip
     from hiera_video.video.writer import VideoWriter
 
-    cfg = load_config(args.cfg_files, [*args.opts, *NO_JOBS])
-    rows, positions = reconstruct(cfg, args.checkpoint, args.video, seed=args.seed)
+    file = read_checkpoint_file(args.checkpoint)
+    if not args.cfg_files and not file.config:
+        raise ValueError(f"{args.checkpoint} holds no config: name that of the pre-training with --cfg")
+    cfg = load_config(args.cfg_files, [*args.opts, *NO_JOBS], stored=file.config)
+    rows, positions = reconstruct(cfg, file, args.video, seed=args.seed)
     caption = (
         f"{Path(args.video).name}: {cfg.MAE.MASK_RATIO:.0%} of the mask units are hidden ({cfg.MAE.MASK_TYPE}). "
         f"Visible patches are the original's. {explain_hidden(cfg.MAE.NORM_TARGET)} Weights: {args.checkpoint}"

@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 from hiera_video.data.clip_sampling import build_clip_sampler
 from hiera_video.data.transforms import build_test_transform, normalize_video
 from hiera_video.models.build import build_mae_from_cfg
+from hiera_video.models.checkpoint_file import CheckpointFile
 from hiera_video.models.mask_units import draw_mask
 from hiera_video.models.targets import paint_patches, patchify, unpatchify
 from hiera_video.models.weights import load_weights
@@ -18,12 +19,12 @@ from hiera_video.video import VideoReader
 _GRAY = 0.5
 
 
-def reconstruct(cfg: CfgNode, checkpoint: str, path: str, *, seed: int) -> tuple[dict[str, np.ndarray], list[int]]:
+def reconstruct(cfg: CfgNode, file: CheckpointFile, path: str, *, seed: int) -> tuple[dict[str, np.ndarray], list[int]]:
     """Hides mask units of a video's center clip and has the model paint them.
 
     Args:
         cfg: of the pre-training.
-        checkpoint: path or URL of its weights.
+        file: its weights.
         path: of the video.
         seed: of the mask.
 
@@ -32,15 +33,15 @@ def reconstruct(cfg: CfgNode, checkpoint: str, path: str, *, seed: int) -> tuple
         positions of these frames in the video.
 
     Raises:
-        FileNotFoundError: no such checkpoint or video.
-        ValueError: the model does not predict pixels, or the checkpoint does not fill it.
+        FileNotFoundError: no such video.
+        ValueError: the model does not predict pixels, or the file does not fill it.
     """
     if cfg.MAE.TARGET != "pixel":
         raise ValueError(f"MAE.TARGET = {cfg.MAE.TARGET}: only a model that predicts pixels can be shown")
     model = build_mae_from_cfg(cfg).eval()
-    report = load_weights(model, checkpoint)
+    report = load_weights(model, file)
     if report.missing:
-        raise ValueError(f"{checkpoint} does not fill {cfg.MODEL.MODEL_NAME}: missing {', '.join(report.missing)}")
+        raise ValueError(f"{file.source} does not fill {cfg.MODEL.MODEL_NAME}: missing {', '.join(report.missing)}")
     clip, positions = _load_clip(cfg, path)  # uint8 (1, C, T, H, W)
     video = normalize_video(clip, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
     with seeded(seed):
