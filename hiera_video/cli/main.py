@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -31,7 +32,22 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a sub-command; returns its exit status, which is 2 for a wrong command line."""
-    command, *words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        status = run_command(list(sys.argv[1:] if argv is None else argv) or ["--help"])
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        if not is_output_closed():
+            raise
+        return 0
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Runs what the first word names with the other words; returns the exit status."""
+    command = words[0]
     if command in ("-h", "--help"):
         print(describe_commands())
         return 0
@@ -42,12 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {explain_unknown(command)}", file=sys.stderr)
         return 2
     limit_spinning()
-    module = importlib.import_module(f"hiera_video.cli.{command.replace('-', '_')}")
-    try:
-        return module.main(words)
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return 130
+    return importlib.import_module(f"hiera_video.cli.{command.replace('-', '_')}").main(words[1:])
+
+
+def is_output_closed() -> bool:
+    """Whether nobody reads standard output any more, as after ``| head``; if so, what is left goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    is_closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if is_closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return is_closed
 
 
 def limit_spinning() -> None:

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.keys:
         print(describe_keys())
         return 0
-    cfg = load_config(args.cfg_files, args.opts)
+    cfg = load_config(args.cfg_files, args.opts, is_complete=not args.print_config)
     if args.print_config:
         print(dump_config(cfg), end="")
         return 0

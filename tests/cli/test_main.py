@@ -101,3 +101,19 @@ def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch, capsys):
     monkeypatch.setattr("hiera_video.cli.run.main", interrupt)
     assert main(["run"]) == 130
     assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_a_reader_that_stops_reading_ends_a_command_silently():
+    command = [sys.executable, "-m", "hiera_video", "run", "--keys"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(60) == 0
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch):
+    def fail(argv):
+        raise BrokenPipeError("a worker has died")
+
+    monkeypatch.setattr("hiera_video.cli.run.main", fail)
+    with pytest.raises(BrokenPipeError, match="a worker has died"):
+        main(["run"])
