@@ -74,6 +74,20 @@ class Demo:
         return {score["probe"]: score["value"] for score in scores if score["metric"] == "top-1"}
 
 
+def remove_results(output_dir: str) -> None:
+    """Removes what an earlier demo left, because jobs would go on with it.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    folder = Path(output_dir)
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / "stdout.log").is_file():
+        raise ValueError(f"--output-dir {output_dir} is not empty and holds no results of a demo; take another folder")
+    shutil.rmtree(folder)
+
+
 def run_all(demo: Demo) -> None:
     """All commands of the demo."""
     demo.run("videos", "make-motion-dataset", "--output-dir", demo.data_dir)
@@ -167,7 +181,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the demo."""
     args = parse_args(argv)
-    shutil.rmtree(args.output_dir, ignore_errors=True)  # a demo starts anew, where jobs go on with what is there
+    remove_results(args.output_dir)
     demo = Demo(args.data_dir, args.output_dir, args.opts)
     run_all(demo)
     report(demo)
