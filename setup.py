@@ -63,9 +63,9 @@ setup(
             "pytest-timeout>=2.3",
             "ruff>=0.9",
             "setuptools>=70",
-            "types-PyYAML",
-            "types-simplejson",
-            "types-tqdm",
+            "types-PyYAML>=6.0",
+            "types-simplejson>=3.19",
+            "types-tqdm>=4.66",
         ],
     },
 )
