@@ -20,7 +20,7 @@ setup(
         "torch>=2.6",
         "torchvision>=0.21",
         "pytorchvideo>=0.1.5",
-        "av>=17.1",
+        "av>=17.1,<19",
         'decord>=0.6; platform_system == "Linux" and platform_machine == "x86_64"',
         "fsspec>=2024.3.1",
         "fvcore>=0.1.5.post20221221",
