@@ -175,7 +175,7 @@ KEYS: dict[str, Key] = {
     "DATA.PATH_LABEL_SEPARATOR": Key(
         " ",
         "Separator between path and label in a csv; the last one of a line counts.",
-        Legal("at least one character", lambda value: len(value) > 0),
+        Legal("at least one character", bool),
     ),
     "DATA.VIDEO_SUFFIX": Key(".webm", "What DATA.FORMAT ssv2 appends to an id to name the file.", _ANY_STR),
     "DATA.CLASS_NAMES_PATH": Key(

@@ -140,7 +140,7 @@ def build_train_dataset(
 def build_val_loader(cfg: CfgNode) -> DataLoader:
     """Loader of the validation list: one centre view of each video, at the size of training."""
     dataset = _build_eval_dataset(cfg, "val", num_clips=1, num_crops=1, crop_size=cfg.DATA.TRAIN_CROP_SIZE)
-    return _build_eval_loader(cfg, dataset)
+    return _build_eval_loader(cfg, dataset, num_views=1)
 
 
 def build_test_loader(cfg: CfgNode) -> DataLoader:
@@ -152,7 +152,7 @@ def build_test_loader(cfg: CfgNode) -> DataLoader:
         num_crops=cfg.TEST.NUM_SPATIAL_CROPS,
         crop_size=cfg.DATA.TEST_CROP_SIZE,
     )
-    return _build_eval_loader(cfg, dataset)
+    return _build_eval_loader(cfg, dataset, num_views=cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS)
 
 
 def _build_eval_dataset(cfg: CfgNode, split: str, *, num_clips: int, num_crops: int, crop_size: int) -> VideoDataset:
@@ -161,7 +161,6 @@ def _build_eval_dataset(cfg: CfgNode, split: str, *, num_clips: int, num_crops: 
         videos,
         clip_sampler=build_clip_sampler(cfg, num_clips=num_clips, is_training=False),
         transform=build_test_transform(cfg, num_crops=num_crops, crop_size_px=crop_size),
-        replace_bad=False,
         bad_view_shape=(num_clips * num_crops, 3, cfg.DATA.NUM_FRAMES, crop_size, crop_size),
         seed=cfg.RNG_SEED,
         decoding_backend=cfg.DATA.DECODING_BACKEND,
@@ -204,9 +203,8 @@ def _leave_out_broken(videos: VideoList, manifest: Manifest, *, limit: int) -> V
     return VideoList(videos.paths[is_kept], videos.labels[is_kept], videos.class_names)
 
 
-def _build_eval_loader(cfg: CfgNode, dataset: VideoDataset) -> DataLoader:
+def _build_eval_loader(cfg: CfgNode, dataset: VideoDataset, *, num_views: int) -> DataLoader:
     sampler = ShardSampler(len(dataset), rank=get_rank(), world_size=get_world_size())
-    num_views = dataset.bad_view_shape[0]
     clips_per_process = max(cfg.TEST.BATCH_SIZE // get_world_size(), 1)
     return _build_loader(cfg, dataset, sampler, batch_size=max(clips_per_process // num_views, 1))
 

@@ -87,16 +87,17 @@ def _probe_frames(path: str, local_path: str | None, facts: VideoRecord, *, full
     """Raises what the reader raises where no frame can be had."""
     is_pictures = is_frames_path(path)
     with VideoReader(path) as reader:
-        facts = replace(facts, width=reader.width, height=reader.height, codec=reader.codec, index=reader.index)
+        width, height, index = reader.width, reader.height, reader.index  # in this order: damage changes the index
+        facts = replace(facts, width=width, height=height, codec=reader.codec, index=index)
         if is_pictures:
             status, reason = _judge_pictures(reader, full_decode=full_decode)
             return replace(facts, status=status, reason=reason)
     if local_path is not None and count_missing_bytes(local_path):
-        reason = _add_missing_bytes(f"{facts.index.num_frames} frames decode", local_path)
+        reason = _add_missing_bytes(f"{index.num_frames} frames decode", local_path)
         return replace(facts, status="truncated", reason=reason)
     if local_path is None and not full_decode:
         return facts  # do not fetch a remote file as a whole
-    status, reason = _judge_stream(path, facts.index, full_decode=full_decode)
+    status, reason = _judge_stream(path, index, full_decode=full_decode)
     if status == "damaged":  # packets promise more than comes: note the frames that do come
         facts = replace(facts, index=decode_index(find_source(path), stream_index=None, num_threads=1))
     return replace(facts, status=status, reason=reason)
@@ -125,7 +126,7 @@ def _judge_stream(path: str, index: FrameIndex, *, full_decode: bool) -> tuple[s
     if stream.errors or stream.num_damaged:
         told = f" ({stream.errors[0]})" if stream.errors else ""
         return "damaged", f"{stream.num_frames} frames decode, {stream.num_damaged} of them with damage{told}"
-    if full_decode and stream.num_frames < index.num_frames:
+    if stream.num_frames is not None and stream.num_frames < index.num_frames:
         return "damaged", f"{stream.num_frames} of {index.num_frames} frames decode"
     return OK, ""
 

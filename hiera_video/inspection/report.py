@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hiera_video.utils.tables import format_table
@@ -75,7 +75,7 @@ def _format_videos(report: Mapping[str, Any]) -> list[str]:
     table = report["distributions"]
     if not table:
         return []
-    rows = [("", "min", "5 %", "median", "95 %", "max")]
+    rows: list[Sequence[str]] = [("", "min", "5 %", "median", "95 %", "max")]
     for name, title in _PROPERTIES.items():
         if name in table:
             rows.append(

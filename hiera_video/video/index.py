@@ -81,7 +81,7 @@ class FrameIndex:
 
 @dataclass(frozen=True)
 class _Packet:
-    pts: int | None
+    pts: int
     dts: int | None
     duration: int
     is_corrupt: bool
@@ -118,6 +118,17 @@ def open_stream(
     return container, streams[0]
 
 
+def get_time_base(stream: av.VideoStream) -> Fraction:
+    """The unit of a stream's time stamps, in seconds.
+
+    Raises:
+        VideoDecodeError: the stream does not say.
+    """
+    if stream.time_base is None:
+        raise VideoDecodeError("the stream does not say which unit its time stamps have")
+    return stream.time_base
+
+
 def decode_index(source: Source, *, stream_index: int | None, num_threads: int) -> FrameIndex:
     """The frames of a file, by decoding all of it; packets that do not decode are passed over, as ffmpeg does.
 
@@ -132,10 +143,10 @@ def decode_index(source: Source, *, stream_index: int | None, num_threads: int) 
             raise VideoDecodeError(f"no frame can be decoded: {errors[0] if errors else 'the stream is empty'}")
         if errors:
             _logger.warning("%s: damaged or truncated (%s); %d frames decode", source, errors[0], len(frames))
-        pts = [stamp for stamp, _ in frames]
-        is_timed = None not in pts and all(first < second for first, second in pairwise(pts))
+        pts = [stamp for stamp, _ in frames if stamp is not None]
+        is_timed = len(pts) == len(frames) and all(first < second for first, second in pairwise(pts))
         duration_sec, fps = _compute_timing(stream, pts if is_timed else None, frames[-1][1], len(frames))
-        return FrameIndex(len(frames), _compress(pts) if is_timed else None, stream.time_base, duration_sec, fps)
+        return FrameIndex(len(frames), _compress(pts) if is_timed else None, get_time_base(stream), duration_sec, fps)
 
 
 def scan_packets(
@@ -154,12 +165,13 @@ def scan_packets(
         return None
     extradata = bytes(stream.codec_context.extradata or b"") if has_data else None
     try:
-        packets = [_note(packet, codec, extradata) for packet in iterate_packets(container, stream)]
+        noted = [_note(packet, codec, extradata) for packet in iterate_packets(container, stream)]
     except av.FFmpegError:
         return None
+    packets = [packet for packet in noted if packet is not None]
     stamps = [packet.pts for packet in packets]
     is_whole = not any(packet.is_corrupt for packet in packets) and stream.frames in (0, len(packets))
-    if not is_whole or None in stamps or len(set(stamps)) != len(packets):
+    if not is_whole or len(set(stamps)) != len(noted):
         return None
     shown = sorted((packet.pts, packet.duration) for packet in packets if not packet.is_discard)
     if not shown:
@@ -171,7 +183,7 @@ def scan_packets(
     return FrameIndex(
         len(pts),
         pts,
-        stream.time_base,
+        get_time_base(stream),
         *_compute_timing(stream, pts, shown[-1][1], len(pts)),
         keys=tuple(keys),
         is_seek_safe=has_data and len(keys) == sum(packet.is_key for packet in packets) and len(pts) == len(packets),
@@ -248,7 +260,10 @@ def decode_packet(stream: av.VideoStream, packet: av.Packet | None, *, errors: l
         return []
 
 
-def _note(packet: av.Packet, codec: str, extradata: bytes | None) -> _Packet:
+def _note(packet: av.Packet, codec: str, extradata: bytes | None) -> _Packet | None:
+    """What matters of a packet; None if it has no time stamp."""
+    if packet.pts is None:
+        return None
     return _Packet(
         pts=packet.pts,
         dts=packet.dts,
@@ -294,7 +309,7 @@ def _compute_timing(
         fps = header_fps or 25.0  # nothing is known: FFmpeg's own default
         return num_frames / fps, fps
     gap = last_duration or median(second - first for first, second in pairwise(pts))
-    duration_sec = float((pts[-1] - pts[0] + gap) * stream.time_base)
+    duration_sec = float((pts[-1] - pts[0] + gap) * get_time_base(stream))
     fps = num_frames / duration_sec
     rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
     return duration_sec, next((rate for rate in rates if abs(rate / fps - 1) < _FPS_TOLERANCE), fps)

@@ -14,7 +14,7 @@ import torch
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from hiera_video.utils.logging import get_logger
-from hiera_video.video.index import VideoDecodeError, iterate_frames, open_stream
+from hiera_video.video.index import VideoDecodeError, get_time_base, iterate_frames, open_stream
 
 _PROTOCOLS = {"rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"}
 _CAMERA = "/dev/video"
@@ -64,7 +64,7 @@ class LiveVideo:
         except VideoDecodeError as error:
             raise VideoDecodeError(f"{path}: {error}") from error.__cause__
         self.fps = Fraction(self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_FPS)
-        self.time_base = self._stream.time_base
+        self.time_base = get_time_base(self._stream)
 
     def __iter__(self) -> Iterator[tuple[float, torch.Tensor]]:
         """Seconds since the first frame, strictly increasing; and the frame, RGB uint8 (H, W, C)."""

@@ -163,12 +163,10 @@ class Manifest:
         log(message, path, self._source, "no" if size_bytes is None else size_bytes, status)
 
     def _read_row(self, row: int, status: str, size_bytes: int | None) -> VideoRecord:
-        def get(name: str) -> object:
-            return self._columns[name][row].as_py()
-
-        index = None if get("frames") is None else self._read_index(row)
-        names = ("reason", "width", "height", "codec", "mtime_sec", "content_hash")
-        return VideoRecord(status=status, size_bytes=size_bytes, index=index, **{name: get(name) for name in names})
+        names = ("frames", "reason", "width", "height", "codec", "mtime_sec", "content_hash")
+        facts: dict[str, Any] = {name: self._columns[name][row].as_py() for name in names}
+        index = None if facts.pop("frames") is None else self._read_index(row)
+        return VideoRecord(status=status, size_bytes=size_bytes, index=index, **facts)
 
     def _read_index(self, row: int) -> FrameIndex:
         get = {name: self._columns[name][row].as_py() for name in _SCHEMA.names[5:8] + _SCHEMA.names[14:]}
@@ -263,7 +261,7 @@ def _make_row(path: str, record: VideoRecord, splits: list[str], label: int) -> 
     index = record.index
     if index is None:
         return row
-    is_even = isinstance(index.pts, range)
+    even = index.pts if isinstance(index.pts, range) else None
     return {
         **row,
         "frames": index.num_frames,
@@ -271,9 +269,9 @@ def _make_row(path: str, record: VideoRecord, splits: list[str], label: int) -> 
         "duration_sec": index.duration_sec,
         "time_base_num": index.time_base.numerator,
         "time_base_den": index.time_base.denominator,
-        "pts_start": index.pts.start if is_even else None,
-        "pts_step": index.pts.step if is_even else None,
-        "pts": None if is_even else index.pts,
+        "pts_start": None if even is None else even.start,
+        "pts_step": None if even is None else even.step,
+        "pts": index.pts if even is None else None,
         "key_positions": [key.position for key in index.keys],
         "key_pts": [key.pts for key in index.keys],
         "key_seek_timestamps": [key.seek_timestamp for key in index.keys],

@@ -104,7 +104,7 @@ def _check_seekable(source: PyavBackend) -> None:
         raise UntrustedBackendError("its seeking is not exact in this kind of stream")
 
 
-def _check_times(found_sec: Sequence[float], expected_sec: Sequence[float]) -> None:
+def _check_times(found_sec: Sequence[float] | np.ndarray, expected_sec: Sequence[float] | np.ndarray) -> None:
     if len(found_sec) != len(expected_sec):
         raise UntrustedBackendError(f"it finds {len(found_sec)} frames instead of {len(expected_sec)}")
     if not np.allclose(found_sec, expected_sec, rtol=1e-6, atol=_TIME_TOLERANCE_SEC):

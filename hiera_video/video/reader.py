@@ -27,7 +27,10 @@ from hiera_video.video.other_backends import (
 from hiera_video.video.pyav_backend import PyavBackend
 from hiera_video.video.source import LocalSource, find_source
 
-_OTHER_BACKENDS = {"decord": DecordBackend, "torchcodec": TorchcodecBackend}
+_OTHER_BACKENDS: dict[str, type[DecordBackend | TorchcodecBackend]] = {
+    "decord": DecordBackend,
+    "torchcodec": TorchcodecBackend,
+}
 _IMPORTS = {"decord": import_decord, "torchcodec": import_torchcodec}
 _warned: set[tuple[str, str]] = set()
 _logger = get_logger(__name__)
@@ -191,10 +194,10 @@ class VideoReader:
         if not slots:
             return torch.empty((0, *self._load_frame_shape()), dtype=torch.uint8)
         num_slots = sum(map(len, slots.values()))
-        frames: np.ndarray | None = None
+        frames = np.empty(0, dtype=np.uint8)
         with _naming(self.path):
             for position, rgb in self._decode(sorted(slots)):
-                if frames is None:
+                if not len(frames):
                     frames = np.empty((num_slots, *rgb.shape), dtype=np.uint8)
                 for slot in slots[position]:
                     frames[slot] = rgb
@@ -266,9 +269,7 @@ class VideoReader:
         self.backend = "pyav"
 
     def _load_frame_shape(self) -> tuple[int, ...]:
-        if self._frame_shape is None:
-            self.get_frames([0])
-        return self._frame_shape
+        return self._frame_shape or tuple(self.get_frames([0]).shape[1:])
 
 
 @contextlib.contextmanager

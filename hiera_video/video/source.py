@@ -55,7 +55,7 @@ class RemoteSource:
         self.is_hollow = False
 
     def open(self) -> av.container.InputContainer:
-        return av.open(_View(self), metadata_errors="ignore")
+        return av.open(_View(self), "r", metadata_errors="ignore")
 
     def __str__(self) -> str:
         return self.path

@@ -3,6 +3,7 @@
 import json
 import shlex
 import subprocess
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,7 @@ def commands(tmp_path, monkeypatch):
 
     def run(words):
         started.append(words[3:])
-        options = dict(zip(words, words[1:], strict=False))
+        options = dict(pairwise(words))
         folder = tmp_path / options.get("OUTPUT_DIR", ".")
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         (folder / "checkpoints" / "checkpoint_epoch_00001.pyth").touch()
