@@ -67,7 +67,7 @@ def choose_sides(args: argparse.Namespace) -> tuple[Side, Side]:
 
     Raises:
         FileNotFoundError: a folder or file is missing.
-        ValueError: the two cannot be told apart, share a video, or do not fit together.
+        ValueError: nothing says which videos are on which side, they share a video, or they do not fit together.
     """
     from hiera_video.embeddings.splits import check_sides, choose_all, load_with_metadata
 

@@ -17,7 +17,7 @@ from hiera_video.config.recipes import find_config
 
 
 class ConfigError(ValueError):
-    """A config that cannot be meant; the message names the key or file, the value and what is legal."""
+    """A wrong config; the message names the key or file, the value and what is legal."""
 
 
 def load_config(
@@ -34,7 +34,7 @@ def load_config(
 
     Raises:
         ConfigError: unknown key (with the nearest known one), wrong type, illegal value or combination.
-        FileNotFoundError: a yaml file that is not there.
+        FileNotFoundError: a yaml file does not exist.
     """
     cfg = get_cfg()
     for key, value in _flatten(yaml.safe_load(stored) or {}):
@@ -55,7 +55,7 @@ def load_config(
 
 
 def config_from_text(text: str) -> CfgNode:
-    """The config that `dump_config` wrote, e.g. the one inside a checkpoint. Keys of older versions are errors."""
+    """The config whose text `dump_config` wrote, e.g. into a checkpoint. Unknown keys are errors."""
     cfg = get_cfg()
     for key, value in _flatten(yaml.safe_load(text)):
         _set_key(cfg, key, value, source="the stored config")
@@ -135,7 +135,7 @@ def _is_legal(accepts: Any, value: Any) -> bool:
 
 
 def _convert(value: Any, default: Any) -> Any:
-    """``value`` as the type of ``default``, or None when it cannot be meant as that."""
+    """``value`` as the type of ``default``, or None if it cannot be converted."""
     if isinstance(default, str):
         return value if isinstance(value, str) else str(value)
     if isinstance(value, str):

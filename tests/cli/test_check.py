@@ -128,8 +128,8 @@ def found(planted, tmp_path_factory):
 
 
 def test_every_planted_fault_is_found(planted, found):
-    told = list_found(found[0], planted)
-    listings = {kind: [subject for subject, _ in group] for kind, group in told.items()}
+    kinds = list_found(found[0], planted)
+    listings = {kind: [subject for subject, _ in group] for kind, group in kinds.items()}
     assert listings == {
         "missing": ["missing.mp4"],
         "empty": ["empty.mp4"],
@@ -148,7 +148,7 @@ def test_every_planted_fault_is_found(planted, found):
         "duplicate": ["train1.mp4"],
         "short": ["short.mp4"],
     }
-    reasons = {subject: reason for group in told.values() for subject, reason in group}
+    reasons = {subject: reason for group in kinds.values() for subject, reason in group}
     assert reasons["train1.mp4"] == "same content as copy.mp4, with different labels: 1, 2"
     assert reasons["train3.mp4"] == "in val as leak.mp4" and reasons["train4.mp4"] == "in test too"
     assert reasons["short.mp4"] == "5 frames at 25 fps; a clip has 8"

@@ -160,7 +160,7 @@ def test_a_single_frame_says_nothing_about_the_class():
 
 
 def measure(mask, state):
-    """Covered area, and centre of mass (x, y) in [0, 1]; for shapes that do not wrap."""
+    """Covered area, and center of mass (x, y) in [0, 1]; for shapes that do not wrap."""
     covered = clips.sample_mask(mask, np.array(state), size_px=80)
     places = (np.arange(80) + 0.5) / 80
     total = covered.sum()
