@@ -99,8 +99,6 @@ def _bind_values(words: Sequence[str], lists: Mapping[str, Callable[[str], bool]
     bound: list[str] = []
     option, is_first = "", False
     for position, word in enumerate(words):
-        if word == "--opts":
-            return [*bound, *words[position:]]
         if word in lists:
             option, is_first = word, True
             following = words[position + 1 : position + 2]

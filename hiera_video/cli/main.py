@@ -101,11 +101,18 @@ def describe_commands() -> str:
 
 
 def describe_installation() -> str:
-    """Versions, device and decoders, one a line, for reports of problems."""
+    """Versions, devices and decoders, one a line, for reports of problems."""
+    import platform
+
+    import torch
+
     from hiera_video.utils.versions import get_versions
     from hiera_video.video import available_backends
 
-    facts = {**get_versions(), "decoders": ", ".join(available_backends())}
+    facts = get_versions()
+    if torch.cuda.is_available():
+        facts["device"] += f" ({torch.cuda.device_count()} visible)"
+    facts |= {"decoders": ", ".join(available_backends()), "system": platform.platform()}
     width = max(map(len, facts))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in facts.items())
 
