@@ -30,7 +30,7 @@ from hiera_video.config import load_config
 from hiera_video.config import parse_args as parse_config_args
 from hiera_video.data.lists import VideoList, build_unchecked_video_list
 from hiera_video.data.loader import build_train_dataset
-from hiera_video.inspection.inspect_video import hash_whole_file, probe_video
+from hiera_video.inspection.inspect_video import hash_whole_file, inspect_video
 from hiera_video.inspection.pool import WorkFailedError, map_paths
 from hiera_video.inspection.report import format_summary
 from hiera_video.inspection.survey import (
@@ -115,10 +115,10 @@ def probe_all(
     records: dict[str, VideoRecord] = {}
     faults: Counter[str] = Counter()
     pool = {"num_workers": max(min(num_workers, len(paths)), 1), "timeout_sec": timeout_sec}
-    probe = functools.partial(probe_video, full_decode=full_decode)
+    inspect = functools.partial(inspect_video, full_decode=full_decode)
     interval_sec = 0.2 if sys.stderr.isatty() else 10.0
     with tqdm(total=len(paths), desc="checking", unit="video", mininterval=interval_sec) as bar:
-        for path, result in map_paths(probe, paths, **pool):
+        for path, result in map_paths(inspect, paths, **pool):
             failed = isinstance(result, WorkFailedError)
             records[path] = VideoRecord(result.status, str(result)) if failed else result
             faults[records[path].status] += 1
