@@ -271,7 +271,7 @@ KEYS: dict[str, Key] = {
     "MIXUP.SWITCH_PROB": Key(0.5, "Probability of CutMix where both are on.", _between(0, 1)),
     "MIXUP.LABEL_SMOOTH_VALUE": Key(
         0.1,
-        "Label smoothing, with MIXUP.ENABLE (for smoothing alone: PROB 0).",
+        "Label smoothing, with MIXUP.ENABLE (for smoothing without mixing: PROB 0).",
         Legal("a number in [0, 1)", lambda value: 0 <= value < 1),
     ),
     # ---- model

@@ -33,7 +33,7 @@ class VideoDataset(Dataset):
 
     - ``video``: uint8 (V, C, T, H, W); V = ``num_samples`` x the sampler's clips x the transform's crops
     - ``label``: int; ``index``: int, position in the list
-    - ``mask``: bool (V, U), with ``make_mask`` alone: which mask units of each view stay visible
+    - ``mask``: bool (V, U), only with ``make_mask``: which mask units of each view stay visible
     - ``bad``: list of (index, path, reason), one for each video that could not be decoded for this sample
 
     All randomness comes from (seed, epoch, index, view), so a sample does not depend on workers, ranks or order.

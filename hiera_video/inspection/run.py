@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from hiera_video.data.dataset import VideoDataset
 from hiera_video.data.lists import VideoList, build_unchecked_video_list
-from hiera_video.inspection.inspect_video import hash_whole_file, probe_video
+from hiera_video.inspection.inspect_video import hash_whole_file, inspect_video
 from hiera_video.inspection.pool import WorkFailedError, map_paths
 from hiera_video.inspection.survey import (
     KINDS,
@@ -97,7 +97,7 @@ def inspect_all(
     """
     records: dict[str, VideoRecord] = {}
     faults: Counter[str] = Counter()
-    inspect = functools.partial(probe_video, full_decode=full_decode)
+    inspect = functools.partial(inspect_video, full_decode=full_decode)
     num_workers = max(min(num_workers, len(paths)), 1)
     interval_sec = 0.2 if sys.stderr.isatty() else 10.0
     with tqdm(total=len(paths), desc="checking", unit="video", mininterval=interval_sec) as bar:
@@ -121,7 +121,7 @@ def find_faults(
     *,
     num_classes: int,
     needs_labels: bool,
-    count_needed: Callable[..., int],
+    count_needed: Callable[[float], int],
 ) -> list[Finding]:
     """Everything that is wrong with the lists and their videos.
 

@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "unreadable_list": (ERROR, "lists that cannot be read"),
     **{status: (ERROR, meaning) for status, meaning in {**BROKEN, **IMPAIRED}.items()},
     "label_out_of_range": (ERROR, "labels that the model's head does not have (MODEL.NUM_CLASSES)"),
-    "no_label": (ERROR, "lines without a label (DATA.PATH_LABEL_SEPARATOR tells what stands before it)"),
+    "no_label": (ERROR, "lines without a label (DATA.PATH_LABEL_SEPARATOR must stand before the label)"),
     "untrained_class": (ERROR, "classes without a video to train on"),
     "leak": (ERROR, "the same video in training and in validation or test"),
     "unseen_class": (WARNING, "classes without a video in this list"),
@@ -75,7 +75,7 @@ _NAMED_CLASSES = 20
 
 
 def find_faulty_videos(records: Mapping[str, VideoRecord], splits: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    """Videos that are broken or impaired, by path; ``splits`` tells which lists a path is in."""
+    """Videos that are broken or impaired, by path; ``splits`` says which lists a path is in."""
     for path in sorted(records):
         if records[path].status in KINDS:
             yield Finding(records[path].status, path, tuple(splits[path]), records[path].reason)
@@ -141,10 +141,10 @@ def _judge_group(group: list[tuple[str, str, int]]) -> Iterator[Finding]:
             yield Finding("duplicate", first, (split,), f"same content as {_join_few(others)}{clash}")
     if len(paths_of) > 1:
         (_, (first, *_)), *rest = paths_of.items()
-        told = [f"in {split} as {_join_few(paths)}" for split, paths in rest if paths != [first]]
-        told += [f"in {split} too" for split, paths in rest if paths == [first]]
+        places = [f"in {split} as {_join_few(paths)}" for split, paths in rest if paths != [first]]
+        places += [f"in {split} too" for split, paths in rest if paths == [first]]
         kind = "leak" if "train" in paths_of else "overlap"
-        yield Finding(kind, first, tuple(paths_of), "; ".join(told) + clash)
+        yield Finding(kind, first, tuple(paths_of), "; ".join(places) + clash)
 
 
 def find_ambiguous(records: Mapping[str, VideoRecord]) -> list[str]:

@@ -8,8 +8,8 @@ Two ways lead to the same list:
 * `decode_index` decodes everything and counts. It is for all other files: AVI with its guessed time stamps, MPEG-4's
   empty pictures, VP8's invisible frames, streams that start in the middle, truncated files.
 
-What neither the container nor the packets can tell is damage inside a packet; the decoder then notices that frames are
-missing (see `pyav_backend`), and the file is counted by decoding.
+Neither the container nor the packets show damage inside a packet. The decoder then notices that frames are missing (see
+`pyav_backend`), and the file is counted by decoding.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class KeyFrame:
     Packets before it in the file are shown earlier, packets after it later.
     """
 
-    position: int  # of its frame, which is the first that comes out
+    position: int  # of its frame, which is the first frame that the decoder gives
     pts: int
     seek_timestamp: int
 
@@ -53,8 +53,8 @@ class FrameIndex:
     """The frames of one video stream in presentation order.
 
     ``pts`` (in ``time_base``) is strictly increasing, a range where evenly spaced, or None where time stamps cannot
-    tell frames apart. ``keys`` and ``is_seek_safe`` (no key frames but ``keys``, no hidden frames) are filled by a
-    packet scan alone; without them, frames are found by counting from the start.
+    tell frames apart. Only a packet scan fills ``keys`` and ``is_seek_safe`` (no key frames but
+    ``keys``, no hidden frames); without them, frames are found by counting from the start.
     """
 
     num_frames: int
@@ -152,7 +152,7 @@ def decode_index(source: Source, *, stream_index: int | None, num_threads: int) 
 def scan_packets(
     container: av.container.InputContainer, stream: av.VideoStream, *, has_data: bool = True
 ) -> FrameIndex | None:
-    """The index from the packets alone, or None where they do not tell for sure which frames will come out.
+    """The index from the packets alone, or None if they leave open which frames the decoder will give.
 
     Args:
         container: as opened; it is read to its end.
@@ -244,7 +244,7 @@ def iterate_frames(
 def read_packets(
     container: av.container.InputContainer, stream: av.VideoStream, *, errors: list[str]
 ) -> Iterator[av.Packet]:
-    """The stream's packets, also empty ones, as far as the file can be read; ``errors`` collects why not further."""
+    """The stream's packets, also empty ones, until the file ends or cannot be read; ``errors`` collects the reason."""
     try:
         yield from container.demux(stream)
     except av.FFmpegError as error:

@@ -19,7 +19,7 @@ from hiera_video.video.index import VideoDecodeError, get_time_base, iterate_fra
 _PROTOCOLS = {"rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"}
 _CAMERA = "/dev/video"
 _STANDARD_INPUT = "-"
-_DEFAULT_FPS = Fraction(25)  # FFmpeg's, where nothing tells
+_DEFAULT_FPS = Fraction(25)  # FFmpeg's own, for streams that do not say
 _MIN_STEP_SEC = 1e-6
 _MAX_GAP_SEC = 60.0  # time stamps that leap further are of a clock that was set
 _MAX_DISORDER_SEC = 1.0  # and so are those that leap further back; some files have them in a wrong order
@@ -128,7 +128,7 @@ class _Clock:
         self._zero_sec: float | None = None  # the source's time at our 0
 
     def read(self, stamp_sec: float | None) -> float:
-        """Time of a frame; of one whose time stamp tells nothing, a frame after the one before."""
+        """Time of a frame. A frame without a usable time stamp comes one frame duration after the one before it."""
         step_sec = math.inf
         if self._zero_sec is not None and stamp_sec is not None:
             step_sec = stamp_sec - self._zero_sec - self._now_sec

@@ -21,7 +21,7 @@ from hiera_video.utils.pathmgr import get_path_here, pathmgr
 from hiera_video.video import FrameIndex, VideoDecodeError, VideoReader
 from hiera_video.video.index import KeyFrame
 
-# Status of a video -> what it means. No frame can be had of a broken one; the others are read as they are.
+# Status of a video -> what it means. A broken video gives no frame at all; impaired ones are read as they are.
 BROKEN = {
     "missing": "there is no such file",
     "empty": "the file has no bytes",
@@ -68,7 +68,7 @@ _logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """What is known of one video; what a broken one does not tell is None.
+    """What is known of one video; None stands for what a broken one does not show.
 
     Attributes:
         status: "ok", or a key of `BROKEN` or `IMPAIRED`.
@@ -79,7 +79,7 @@ class VideoRecord:
         codec: FFmpeg's name of it.
         size_bytes: of a local file; None of a remote one.
         mtime_sec: when it was last changed, seconds since 1970.
-        content_hash: see `probe.compute_content_hash`.
+        content_hash: see `inspection.inspect_video.compute_content_hash`.
     """
 
     status: str
@@ -94,7 +94,7 @@ class VideoRecord:
 
     @property
     def is_broken(self) -> bool:
-        """Whether no frame of it can be had."""
+        """Whether it gives no frame at all."""
         return self.status in BROKEN
 
 
@@ -138,7 +138,7 @@ class Manifest:
         return self._read_row(row, status, size_bytes)
 
     def find_broken(self, paths: np.ndarray) -> dict[int, VideoRecord]:
-        """Positions in a list -> records, of those videos of which no frame can be had."""
+        """The broken videos of a list: position -> record."""
         is_broken = pc.is_in(self._columns["status"], value_set=pa.array(list(BROKEN)))
         candidates = pc.is_in(pa.array(paths), value_set=self._columns["path"].filter(is_broken))
         records = {int(i): self.get_entry(str(paths[i])) for i in np.flatnonzero(candidates.to_numpy(False))}

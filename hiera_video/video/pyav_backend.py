@@ -1,6 +1,6 @@
 """Frames by PyAV, which reads any codec: decodes as little of a file as the wanted frames need.
 
-Where the packets tell which frames there are (see `index`), decoding starts at the last key frame before a wanted one,
+If the packets show which frames there are (see `index`), decoding starts at the last key frame before a wanted one,
 and leaves out frames that nobody wants and no other frame refers to. Everything else is decoded from its start.
 """
 
@@ -83,7 +83,7 @@ class PyavBackend:
 
     @property
     def is_best_stream(self) -> bool:
-        """Whether FFmpeg would choose this stream too: other libraries cannot be told which one to take."""
+        """Whether FFmpeg would choose this stream too: other libraries take that one."""
         best = self._container.streams.best("video")
         return best is not None and best.index == self.stream_index
 
@@ -107,7 +107,7 @@ class PyavBackend:
                     yield from self._decode_run(key, wanted)
                     left = left[len(wanted) :]
                 return
-            except _UncleanKeyError as error:  # nothing of its run has come out; what came before is right
+            except _UncleanKeyError as error:  # this run has given no frame yet; the frames before it are right
                 self.index = replace(self.index, keys=tuple(key for key in self.index.keys if key != error.key))
             except _IndexMismatchError as error:
                 left = positions

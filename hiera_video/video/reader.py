@@ -46,7 +46,7 @@ def describe_backend(backend: str) -> str:
 
 
 class FramesChangedError(Exception):
-    """While frames were given out one by one, decoding showed that the video has others than its index told."""
+    """Decoding showed that the index was wrong, after the first frames had been given out."""
 
 
 def available_backends() -> list[str]:
@@ -135,7 +135,7 @@ class VideoReader:
 
     @property
     def index(self) -> FrameIndex:
-        """Which frames there are, as far as is known now."""
+        """The frames of the video. Decoding corrects it where it was wrong."""
         return self._main.index
 
     @property
@@ -148,12 +148,12 @@ class VideoReader:
 
     @property
     def fps(self) -> float:
-        """Average frames per second; 0 where nothing tells."""
+        """Average frames per second; 0 if unknown."""
         return self.index.fps
 
     @property
     def duration_sec(self) -> float:
-        """From the start of the first frame to the end of the last one; 0 where nothing tells."""
+        """From the start of the first frame to the end of the last one; 0 if unknown."""
         return self.index.duration_sec
 
     @property

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import faulty_probe
+import faulty_inspection
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +16,7 @@ from hiera_video.cli import check as tool
 from hiera_video.config import load_config
 from hiera_video.data.lists import VideoList
 from hiera_video.inspection import run as inspection
-from hiera_video.inspection.inspect_video import probe_video
+from hiera_video.inspection.inspect_video import inspect_video
 from hiera_video.inspection.report import format_summary
 from hiera_video.inspection.survey import compare_with_known, find_ambiguous, find_repeats
 from hiera_video.video.manifest import VideoRecord, load_manifest
@@ -118,7 +118,7 @@ def found(planted, tmp_path_factory):
     """Exit status, report and text for the planted faults; runs once."""
     output = tmp_path_factory.mktemp("out")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inspection, "probe_video", faulty_probe.probe)
+        patch.setattr(inspection, "inspect_video", faulty_inspection.inspect)
         words = ["DATA.PATH_TO_DATA_DIR", str(planted), "OUTPUT_DIR", str(output), "MODEL.NUM_CLASSES", "4"]
         words += ["DATA.NUM_FRAMES", "4", "DATA.SAMPLING_RATE", "2", "DATA.TARGET_FPS", "25"]
         words += ["DATA.TRAIN_CROP_SIZE", "32", "DATA.TRAIN_JITTER_SCALES", "[32, 40]"]
@@ -198,7 +198,7 @@ def test_the_manifest_holds_every_video(planted, found):
     assert table.loc[f"{planted}/segfault.mp4", "status"] == "crashed"
     assert table.loc[f"{planted}/endless.mp4", "reason"] == "not done after 5 s"
     entry = load_manifest(report["written"]["manifest"]).get_entry(f"{planted}/train4.mp4")
-    assert entry == probe_video(f"{planted}/train4.mp4")
+    assert entry == inspect_video(f"{planted}/train4.mp4")
 
 
 def test_as_a_command(clean, planted, tmp_path):

@@ -63,8 +63,8 @@ def test_training_fits_a_few_clips(make_cfg):
     """The loss must go down for real: ten clips of two epochs' worth of noise would not do that by chance."""
     cfg = make_cfg(
         {
-            "SOLVER.MAX_EPOCH": 20,
-            "SOLVER.BASE_LR": 5e-3,
+            "SOLVER.MAX_EPOCH": 30,
+            "SOLVER.BASE_LR": 2e-3,
             "TRAIN.EVAL_PERIOD": 0,
             "HIERA.HEAD_INIT_SCALE": 1,
             "HIERA.EMBED_DIM": 16,
@@ -72,7 +72,7 @@ def test_training_fits_a_few_clips(make_cfg):
     )
     run(cfg)
     losses = [line["loss"] for line in read_metrics(cfg, "train_iter")]
-    assert sum(losses[-3:]) < 0.85 * sum(losses[:3])
+    assert sum(losses[-3:]) < 0.65 * sum(losses[:3])
 
 
 def test_a_resumed_run_is_the_same_run(make_cfg, tmp_path):
