@@ -16,6 +16,7 @@ must see the videos and the weights (pip install "hiera_video[ray]").
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -49,6 +50,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the extraction job here or on a cluster."""
     args = parse_args(argv)
+    if args.ray and importlib.util.find_spec("ray") is None:
+        raise ImportError("--ray needs the package ray: pip install 'hiera_video[ray]'")
     cfg = make_config(args)
     if args.ray:
         from hiera_video.engine.extraction.ray import extract_on_ray

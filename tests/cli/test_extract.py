@@ -1,5 +1,7 @@
 """`hiera-video extract` embeds what `hv.embed` embeds, and says what to give instead where it is asked wrongly."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from tiny_checkpoint import write_tiny_checkpoint
@@ -47,10 +49,17 @@ def test_without_a_checkpoint_the_config_decides():
 
 
 def test_ray_gets_the_same_config_and_its_actors(monkeypatch):
+    pytest.importorskip("ray")
     calls = []
     monkeypatch.setattr(ray, "extract_on_ray", lambda cfg, **actors: calls.append((cfg.EXTRACT.VIDEOS, actors)))
     assert tool.main(["v", "--ray", "--decoders", "3", "--gpus-per-model", "0.5", "--address", "auto"]) == 0
     assert calls == [("v", {"address": "auto", "num_decoders": 3, "num_models": 1, "gpus_per_model": 0.5})]
+
+
+def test_without_ray_the_message_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert tool.main(["v", "--ray"]) == 1
+    assert capsys.readouterr().err == "error: --ray needs the package ray: pip install 'hiera_video[ray]'\n"
 
 
 @pytest.mark.parametrize(
