@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 import torch
@@ -201,6 +202,16 @@ def _leave_out_broken(videos: VideoList, manifest: Manifest, *, limit: int) -> V
     is_kept = np.ones(len(videos), dtype=bool)
     is_kept[list(broken)] = False
     return VideoList(videos.paths[is_kept], videos.labels[is_kept], videos.class_names)
+
+
+def get_dataset(loader: DataLoader) -> VideoDataset:
+    """The data set behind a loader of this module."""
+    return cast(VideoDataset, loader.dataset)
+
+
+def get_epoch_sampler(loader: DataLoader) -> EpochSampler:
+    """The sampler of a loader from `build_train_loader`."""
+    return cast(EpochSampler, loader.sampler)
 
 
 def _build_eval_loader(cfg: CfgNode, dataset: VideoDataset, *, num_views: int) -> DataLoader:

@@ -18,6 +18,7 @@ from hiera_video.data.clip_sampling import build_clip_sampler
 from hiera_video.data.transforms import build_test_transform
 from hiera_video.engine.batch import autocast, to_model_input
 from hiera_video.engine.trained import Trained, load_trained
+from hiera_video.models.hiera import Hiera
 from hiera_video.streams.clip_stream import stream_clips
 from hiera_video.streams.live_windows import LiveClip, LiveWindows
 from hiera_video.streams.windows import ClipPlanner, SlidingWindows, UniformClips
@@ -105,7 +106,7 @@ class Predictor:
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        if not hasattr(trained.model, "head"):
+        if not isinstance(trained.model, Hiera):
             raise ValueError(
                 f"{trained.checkpoint} has no classifier: it is of {trained.cfg.MODEL.MODEL_NAME}, from pre-training"
             )

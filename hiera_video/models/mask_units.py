@@ -133,7 +133,7 @@ def compute_visible_units(mask: Tensor, batch_size: int, num_units: int) -> Tens
             f"mask must be bool of shape (batch, mask units) = {shape}, got {mask.dtype} of shape {tuple(mask.shape)}"
         )
     counts = mask.sum(dim=1)
-    fewest, most = counts.min().item(), counts.max().item()
+    fewest, most = int(counts.min()), int(counts.max())
     if fewest != most or most == 0:
         raise ValueError(f"mask must keep equally many mask units in each sample, at least 1, got {counts.tolist()}")
     return mask.nonzero()[:, 1].view(mask.shape[0], most)  # (B, kept)

@@ -82,7 +82,8 @@ def run_probes(
     _check(test, num_classes, probes)
     held_out = hold_out(train.labels, seed=seed)
     train_means, test_means = train.compute_means(), test.compute_means()
-    predicted, settings = {}, {}
+    predicted: dict[str, torch.Tensor] = {}
+    settings: dict[str, dict[str, float]] = {}
     if "knn" in probes:
         predicted["knn"] = classify_knn(train_means, train.labels, test_means, num_neighbors=num_neighbors)
         settings["knn"] = {"num_neighbors": min(num_neighbors, len(train))}

@@ -15,7 +15,7 @@ from hiera_video.data.transforms import build_test_transform
 from hiera_video.embeddings.reading import Embeddings, read_embeddings
 from hiera_video.engine.extraction.job import build_compute, get_unused_parameters, run_extraction
 from hiera_video.engine.trained import NO_JOBS, compute_file_sha256, compute_model_sha256, load_model, load_trained
-from hiera_video.models.hiera import Hiera
+from hiera_video.models.encoder import HieraEncoder
 from hiera_video.streams.clip_stream import stream_clips
 from hiera_video.streams.collect import collect_paths
 from hiera_video.streams.windows import ClipsWithin, build_clip_planner
@@ -44,7 +44,7 @@ _KEYWORDS: dict[str, tuple[str, tuple[str, ...]]] = {
 def embed(
     videos: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
-    model: str | Hiera = "",
+    model: str | HieraEncoder = "",
     checkpoint: str = "",
     output_dir: str | os.PathLike[str] | None = None,
     cfg_files: Sequence[str] = (),
@@ -78,7 +78,7 @@ def embed(
         folder = os.fspath(output_dir or temporary)
         words = [*_make_opts(settings), *map(str, opts), "OUTPUT_DIR", folder]
         collection = collect_paths(videos)
-        if isinstance(model, Hiera):
+        if isinstance(model, HieraEncoder):
             cfg = load_config(cfg_files, [*_describe_model(model), *NO_JOBS, *words])
             found, source, sha256 = model, "a model in memory", compute_model_sha256(model)
         else:
@@ -151,7 +151,7 @@ def _make_opts(settings: dict[str, Any]) -> list[str]:
     return opts
 
 
-def _describe_model(model: Hiera) -> list[str]:
+def _describe_model(model: HieraEncoder) -> list[str]:
     """Config keys that fit a model in memory: its clips' size, and a short side to resize to in proportion."""
     if len(model.input_size) != 3 or model.input_size[1] != model.input_size[2]:
         raise ValueError(f"the model's input_size is {model.input_size}; videos need (T, side, side)")
