@@ -26,6 +26,15 @@ MAY_IMPORT = {
     "cli": _BELOW_ENGINE | {"engine"},
 }
 
+TESTS = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if path.parent != ROOT / "tests")
+TESTS_OF_SEVERAL_MODULES = {
+    "engine/test_real_input.py",
+    "models/test_mae_parity.py",
+    "models/test_parity.py",
+    "utils/test_utils.py",
+    "video/test_real_videos.py",
+}
+
 
 def name_of(path):
     return str(path.relative_to(ROOT))
@@ -123,3 +132,18 @@ def test_public_names_have_docstrings_and_nothing_prints(path):
         prints = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
         assert not prints or layer_of(path) == "cli", "use the logger"
         assert not isinstance(node, ast.Assert), "users get ValueError"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=name_of)
+def test_tests_mirror_the_package(path):
+    """Who looks for the tests of a module finds them under its own name."""
+    place = path.relative_to(ROOT / "tests")
+    module = PACKAGE / place.parent / place.name.removeprefix("test_")
+    assert module.is_file() or place.as_posix() in TESTS_OF_SEVERAL_MODULES
+
+
+@pytest.mark.parametrize("path", [*FILES, PACKAGE / "__init__.py"], ids=name_of)
+def test_importing_a_module_changes_no_environment(path):
+    for node in ast.parse(path.read_text()).body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            assert "os.environ" not in ast.unparse(node), "a program that imports us decides about its environment"

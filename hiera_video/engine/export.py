@@ -1,6 +1,6 @@
 """Models for use without this package: programs of `torch.export` and ONNX graphs, each verified before it is kept.
 
-A graph takes normalised clips in batches of any size and gives logits or features. The side-car JSON beside it says how
+A graph takes normalized clips in batches of any size and gives logits or features. The side-car JSON beside it says how
 to make such clips, and which weights are in it.
 """
 
@@ -74,7 +74,7 @@ class Exported:
 
 
 class _Graph(nn.Module):
-    """What is exported: normalised float32 clips (B, 3, T, H, W) -> float32 (B, K) or (B, D)."""
+    """What is exported: normalized float32 clips (B, 3, T, H, W) -> float32 (B, K) or (B, D)."""
 
     def __init__(self, model: HieraEncoder, *, output: str, dtype: torch.dtype) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ def _check_arguments(trained: Trained, *, output: str, formats: Sequence[str], p
 
 
 def _draw_clips(cfg: CfgNode, input_size: Sequence[int], count: int) -> Tensor:
-    """Normalised clips (count, 3, T, H, W) of blurred noise: they differ from each other more than white noise does."""
+    """Normalized clips (count, 3, T, H, W) of blurred noise: they differ from each other more than white noise does."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand((count, 3, 4, 6, 6), generator=generator)
     pixels = F.interpolate(noise, size=tuple(input_size), mode="trilinear")  # (count, 3, T, H, W)

@@ -15,7 +15,7 @@ from fvcore.common.config import CfgNode
 from tqdm import tqdm
 
 from hiera_video.data.clip_sampling import build_clip_sampler
-from hiera_video.data.transforms import build_test_transform
+from hiera_video.data.transforms import build_eval_transform
 from hiera_video.engine.batch import autocast, to_model_input
 from hiera_video.engine.trained import Trained, load_trained
 from hiera_video.models.hiera import Hiera
@@ -113,7 +113,7 @@ class Predictor:
         self.trained, self.top_k = trained, top_k
         self._clips_per_chunk = max(batch_size // num_crops, 1) if num_crops > 0 else 1
         cfg = trained.cfg
-        self._transform = build_test_transform(cfg, num_crops=num_crops, crop_size_px=cfg.DATA.TEST_CROP_SIZE)
+        self._transform = build_eval_transform(cfg, num_crops=num_crops, crop_size_px=cfg.DATA.TEST_CROP_SIZE)
         self._planner = _build_planner(cfg, window_sec=window_sec, stride_sec=stride_sec)
 
     def predict(self, path: str) -> VideoPrediction:

@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode
 
 from hiera_video.data.clip_sampling import compute_clip_length_frames
 from hiera_video.data.dataset import VideoDataset
-from hiera_video.data.lists import UNLABELLED, VideoList
+from hiera_video.data.lists import UNLABELED, VideoList
 from hiera_video.video.manifest import BROKEN, IMPAIRED, VideoRecord
 
 ERROR, WARNING = "error", "warning"
@@ -28,7 +28,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "untrained_class": (ERROR, "classes without a video to train on"),
     "leak": (ERROR, "the same video in training and in validation or test"),
     "unseen_class": (WARNING, "classes without a video in this list"),
-    "unlabelled_list": (WARNING, "lists without labels cannot be tested on"),
+    "unlabeled_list": (WARNING, "lists without labels cannot be tested on"),
     "overlap": (WARNING, "the same video in validation and test"),
     "listed_twice": (WARNING, "the same path more than once in a list"),
     "duplicate": (WARNING, "different paths of a list with the same content"),
@@ -95,9 +95,9 @@ def find_short_videos(
 def find_label_faults(lists: Mapping[str, VideoList], *, num_classes: int) -> Iterator[Finding]:
     """Labels outside of [0, num_classes), classes without videos, and videos without labels."""
     for split, videos in lists.items():
-        labels, has_label = videos.labels, videos.labels != UNLABELLED
+        labels, has_label = videos.labels, videos.labels != UNLABELED
         if split != "train" and not has_label.any():
-            yield Finding("unlabelled_list", split, (split,), "as in the official test list of Something-Something V2")
+            yield Finding("unlabeled_list", split, (split,), "as in the official test list of Something-Something V2")
             continue
         for i in np.flatnonzero(~has_label):
             yield Finding("no_label", str(videos.paths[i]), (split,), "")
@@ -129,7 +129,7 @@ def find_repeats(lists: Mapping[str, VideoList], records: Mapping[str, VideoReco
 def _judge_group(group: list[tuple[str, str, int]]) -> Iterator[Finding]:
     """Findings about listings of one and the same video."""
     paths_of = {split: [path for s, path, _ in group if s == split] for split, _, _ in group}
-    labels = sorted({label for _, _, label in group if label != UNLABELLED})
+    labels = sorted({label for _, _, label in group if label != UNLABELED})
     clash = f", with different labels: {', '.join(map(str, labels))}" if len(labels) > 1 else ""
     for split, paths in paths_of.items():
         times = Counter(paths)

@@ -14,7 +14,7 @@ def compute_features(model: HieraEncoder, video: Tensor, layer: str = POOLED) ->
 
     Args:
         model: a classifier or a `HieraMAE`.
-        video: (B, C, T, H, W) float, normalised.
+        video: (B, C, T, H, W) float, normalized.
         layer: "pooled", the normed mean over the last stage's tokens, as the head sees it: (B, D); "stageN", the mean
             over the tokens of stage N = 1, 2, ...: (B, D of that stage); "mapN", its feature map in spatial order:
             (B, T', H', W', D of that stage).

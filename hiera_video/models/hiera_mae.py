@@ -40,7 +40,7 @@ class HieraMAE(HieraEncoder):
         decoder_depth: its blocks.
         decoder_num_heads: its attention heads, a divisor of Dd.
         target: "pixel", or "hog" (histograms of oriented gradients: 9 bins, cells of 8 px).
-        norm_target: normalise each pixel patch by its own mean and variance; HOG is normalised cell by cell always.
+        norm_target: normalize each pixel patch by its own mean and variance; HOG is normalized cell by cell always.
         contrastive_weight: factor of `compute_contrastive_loss` beside the mean squared error. The paper does not use
             it.
         contrastive_temperature: see there.
@@ -145,7 +145,7 @@ class HieraMAE(HieraEncoder):
         """Predicts hidden mask units from visible ones.
 
         Args:
-            video: (B, C, T, H, W) float, normalised; for images (B, C, H, W).
+            video: (B, C, T, H, W) float, normalized; for images (B, C, H, W).
             mask_ratio: share of the mask units to hide at random, when no mask is given.
             mask: (B, U) bool, True = keep, equally many kept in each sample; at least one kept and one hidden.
 

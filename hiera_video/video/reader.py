@@ -91,7 +91,7 @@ class VideoReader:
             stream_index: the container's index of the stream to read; None for the first video stream.
             index: which frames the file has, if known (a manifest's), so that it need not be scanned; decoding notices
                 where it is wrong.
-            max_short_side_px: larger frames are scaled down to this short side while their colours are converted, which
+            max_short_side_px: larger frames are scaled down to this short side while their colors are converted, which
                 costs less than resizing them afterwards and filters more; the numbers differ. 0: never. PyAV only.
 
         Raises:

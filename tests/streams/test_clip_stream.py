@@ -13,14 +13,14 @@ import pytest
 import torch
 from video_factory import decode_plainly, write_video
 
-from hiera_video.data.transforms import ClipTransform, TestTransform
+from hiera_video.data.transforms import ClipTransform, EvalTransform
 from hiera_video.streams.clip_loader import open_queue
 from hiera_video.streams.clip_stream import ClipStream, WorkQueue, stream_clips
 from hiera_video.streams.windows import ClipPlan, SlidingWindows
 from hiera_video.video import FrameIndex, FramesChangedError, VideoDecodeError, VideoReader
 from hiera_video.video.manifest import open_video
 
-CROP = TestTransform(num_crops=3, short_side_px=40, crop_size_px=32)
+CROP = EvalTransform(num_crops=3, short_side_px=40, crop_size_px=32)
 
 
 def stream(path, *, windows, clips_per_chunk=3, **options):

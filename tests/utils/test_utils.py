@@ -30,7 +30,7 @@ def test_seeded_depends_on_the_key_alone_and_restores_the_generators():
         assert all(a != b for a, b in zip(draw(), inside, strict=True))
 
 
-def test_seeds_of_neighbouring_keys_differ():
+def test_seeds_of_neighboring_keys_differ():
     seeds = {compute_seed(0, epoch, index, view) for epoch in range(5) for index in range(50) for view in range(4)}
     assert len(seeds) == 1000 and all(0 <= seed < 2**63 for seed in seeds)
 

@@ -81,7 +81,7 @@ def test_each_position_gives_the_frame_with_its_number(painted_video, backend, n
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_backends_agree_on_colours(painted_video, backend, name):
+def test_backends_agree_on_colors(painted_video, backend, name):
     expected = np.stack(decode_plainly(painted_video(name, **FORMATS[name]))).astype(int)
     with VideoReader(painted_video(name, **FORMATS[name]), backend) as reader:
         found = reader.get_frames(range(NUM_FRAMES)).numpy()

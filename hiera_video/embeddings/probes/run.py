@@ -11,7 +11,7 @@ import torch
 
 from hiera_video.embeddings.probes.attentive import classify_attentive
 from hiera_video.embeddings.probes.bootstrap import compute_bootstrap_intervals
-from hiera_video.embeddings.probes.labelled import LabelledVideos, hold_out
+from hiera_video.embeddings.probes.labeled import LabeledVideos, hold_out
 from hiera_video.embeddings.probes.linear import classify_linear
 from hiera_video.embeddings.probes.neighbors import classify_knn, expect_random_retrieval, score_retrieval
 
@@ -54,8 +54,8 @@ class ProbeReport:
 
 
 def run_probes(
-    train: LabelledVideos,
-    test: LabelledVideos,
+    train: LabeledVideos,
+    test: LabeledVideos,
     *,
     num_classes: int,
     probes: Sequence[str] = PROBES,
@@ -118,7 +118,7 @@ def _make_scores(
     )
 
 
-def _check(test: LabelledVideos, num_classes: int, probes: Sequence[str]) -> None:
+def _check(test: LabeledVideos, num_classes: int, probes: Sequence[str]) -> None:
     unknown = [name for name in probes if name not in PROBES]
     if unknown or not probes:
         raise ValueError(f"probes = {list(probes)}; each must be one of {', '.join(PROBES)}, and there must be one")

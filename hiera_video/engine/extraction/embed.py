@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hiera_video.config import load_config
-from hiera_video.data.transforms import build_test_transform
+from hiera_video.data.transforms import build_eval_transform
 from hiera_video.embeddings.reading import Embeddings, read_embeddings
 from hiera_video.engine.extraction.job import build_compute, get_unused_parameters, run_extraction
 from hiera_video.engine.trained import NO_JOBS, compute_file_sha256, compute_model_sha256, load_model, load_trained
@@ -129,7 +129,7 @@ def embed_query(
     chunks = stream_clips(
         path,
         planner=planner,
-        transform=build_test_transform(cfg, num_crops=cfg.EXTRACT.NUM_CROPS, crop_size_px=cfg.DATA.TEST_CROP_SIZE),
+        transform=build_eval_transform(cfg, num_crops=cfg.EXTRACT.NUM_CROPS, crop_size_px=cfg.DATA.TEST_CROP_SIZE),
         clips_per_chunk=max(_VIEWS_PER_BATCH // cfg.EXTRACT.NUM_CROPS, 1),
         open_reader=partial(open_video, backend=cfg.DATA.DECODING_BACKEND, max_short_side_px=cfg.DATA.MAX_SHORT_SIDE),
     )

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from hiera_video.config import compute_digest, dump_config
 from hiera_video.data.loader import build_manifest, count_workers
-from hiera_video.data.transforms import build_test_transform
+from hiera_video.data.transforms import build_eval_transform
 from hiera_video.embeddings.per_video import write_npy_files, write_safetensors_files
 from hiera_video.embeddings.store import (
     ShardWriter,
@@ -232,7 +232,7 @@ def build_make_stream(cfg: CfgNode, paths: np.ndarray, **options: Any) -> Callab
         ClipStream,
         paths,
         planner=build_clip_planner(cfg),
-        transform=build_test_transform(cfg, num_crops=num_crops, crop_size_px=cfg.DATA.TEST_CROP_SIZE),
+        transform=build_eval_transform(cfg, num_crops=num_crops, crop_size_px=cfg.DATA.TEST_CROP_SIZE),
         clips_per_chunk=max(_VIEWS_PER_CHUNK // num_crops, 1),
         open_reader=partial(
             open_video,

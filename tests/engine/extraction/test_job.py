@@ -22,7 +22,7 @@ from video_factory import decode_plainly, write_video
 
 import hiera_video as hv
 from hiera_video.config import load_config
-from hiera_video.data.transforms import TestTransform, normalize_video
+from hiera_video.data.transforms import EvalTransform, normalize_video
 from hiera_video.embeddings.store import ShardWriter, VideoInfo, list_shards, prepare_folder, write_side_car
 from hiera_video.engine.extraction.embed import embed_query
 from hiera_video.engine.extraction.job import build_compute
@@ -108,7 +108,7 @@ def embed_naively(options, path, *, num_crops=1, layer="pooled"):
     cfg = load_config([], to_words({**options, "EXTRACT.ENABLE": "False"}))
     model = load_model(cfg, options["EXTRACT.CHECKPOINT_FILE_PATH"]).eval()
     frames = torch.from_numpy(np.stack(decode_plainly(path)))
-    transform = TestTransform(num_crops=num_crops, short_side_px=36 if num_crops == 1 else 32, crop_size_px=32)
+    transform = EvalTransform(num_crops=num_crops, short_side_px=36 if num_crops == 1 else 32, crop_size_px=32)
     features = []
     begin = 0
     while True:
@@ -321,7 +321,7 @@ def make_loader(paths, open_reader, **options):
     queue, store = open_queue(np.arange(len(paths)))
 
     def make_stream(**given):
-        transform = TestTransform(num_crops=1, short_side_px=32, crop_size_px=32)
+        transform = EvalTransform(num_crops=1, short_side_px=32, crop_size_px=32)
         windows = SlidingWindows(4, window=16, stride=8, unit="frames")
         return ClipStream(
             np.array(paths), planner=windows, transform=transform, clips_per_chunk=1, open_reader=open_reader, **given
