@@ -87,7 +87,7 @@ def compute_tolerance_sec(time_base: Fraction, *, fps: float, frame_ticks: Fract
     Args:
         time_base: a tick, seconds.
         fps: mean or nominal frames per second; the tolerance is never more than a quarter of a frame.
-        frame_ticks: ticks that each frame lasts; None where frames differ. A whole number means that nothing is rounded.
+        frame_ticks: ticks that each frame lasts; None where they differ. With a whole number nothing is rounded.
     """
     if frame_ticks is not None and frame_ticks.denominator == 1:
         return ROUNDING_FRAMES / fps
