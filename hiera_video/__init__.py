@@ -9,22 +9,27 @@ predictions = hv.predict("clip.mp4", checkpoint="output/checkpoints/checkpoint_b
 """
 
 import importlib
-import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# By default OpenMP's threads wait for each other by spinning, at the price of several times the work itself once
-# decoding processes want the same cores. This limits it to some microseconds; it is read when torch is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+if TYPE_CHECKING:  # type checkers and editors read these lines; at run time `__getattr__` imports what is asked for
+    from hiera_video.embeddings.reading import Embeddings, read_embeddings
+    from hiera_video.engine.extraction.embed import embed
+    from hiera_video.engine.predict import predict
+    from hiera_video.models.build import build_model, model_names
+    from hiera_video.models.weights import LoadReport, load_weights
+    from hiera_video.video import VideoDecodeError, VideoReader
 
-from hiera_video.models.build import build_model, model_names
-from hiera_video.models.weights import LoadReport, load_weights
-from hiera_video.video import VideoDecodeError, VideoReader
-
-# Jobs are slow to import: only who asks for them pays.
-_LAZY = {
-    "embed": "hiera_video.engine.extraction.embed",
-    "predict": "hiera_video.engine.predict",
+# Public name -> its module. Importing the package must stay quick, so torch and the decoders are imported on first use.
+_MODULES = {
     "Embeddings": "hiera_video.embeddings.reading",
+    "LoadReport": "hiera_video.models.weights",
+    "VideoDecodeError": "hiera_video.video",
+    "VideoReader": "hiera_video.video",
+    "build_model": "hiera_video.models.build",
+    "embed": "hiera_video.engine.extraction.embed",
+    "load_weights": "hiera_video.models.weights",
+    "model_names": "hiera_video.models.build",
+    "predict": "hiera_video.engine.predict",
     "read_embeddings": "hiera_video.embeddings.reading",
 }
 
@@ -43,6 +48,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -37,10 +37,8 @@ def shared_videos() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def restored_logging():
-    """Jobs set up the package's log; the next test must not find it so."""
+def fresh_logging():
+    """Each test finds the package's log as after an import: a job before it, also one in a fixture, has set it up."""
     logger = logging.getLogger("hiera_video")
-    before = logger.handlers[:], logger.propagate, logger.level
-    yield
-    logger.handlers[:], logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
+    logger.handlers[:], logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)

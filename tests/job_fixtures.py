@@ -1,6 +1,5 @@
 """A small motion data set and a config that trains a tiny Hiera on it in seconds."""
 
-import runpy
 import shutil
 import subprocess
 import sys
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hiera_video.cli.make_motion_dataset import main as make_motion_dataset
+from hiera_video.cli.run import main
 from hiera_video.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def motion_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("motion")
     words = ["--output-dir", str(folder), "--train", "24", "--val", "8", "--test", "11", "--workers", "1"]
-    subprocess.run([sys.executable, "tools/make_motion_dataset.py", *words], cwd=ROOT, check=True)
+    assert make_motion_dataset(words) == 0
     return folder
 
 
@@ -61,7 +62,7 @@ def options(motion_dir, tmp_path):
 
 @pytest.fixture
 def make_cfg(options):
-    """A function that gives the config of `options` with changes, e.g. ``make_cfg({"RNG_SEED": 1})``."""
+    """A function that returns the config of `options` with changes, e.g. ``make_cfg({"RNG_SEED": 1})``."""
 
     def make(changes=None):
         pairs = {**options, **{key: str(value) for key, value in (changes or {}).items()}}
@@ -71,24 +72,21 @@ def make_cfg(options):
 
 
 @pytest.fixture
-def run_main(options, monkeypatch, capfd):
-    """Runs tools/run_net.py's main in this process; gives its exit message (None when it ended well) and its stderr."""
+def run_main(options, capfd):
+    """Runs `hiera-video run` in this process; returns its last line on stderr if it fails (else None), and stderr."""
 
     def run(changes):
         pairs = {**options, **{key: str(value) for key, value in changes.items()}}
-        monkeypatch.setattr(sys, "argv", ["run_net.py", *(word for pair in pairs.items() for word in pair)])
-        try:
-            runpy.run_path(str(ROOT / "tools" / "run_net.py"), run_name="__main__")
-        except SystemExit as stop:
-            return stop.code, capfd.readouterr().err
-        return None, capfd.readouterr().err
+        status = main([word for pair in pairs.items() for word in pair])
+        stderr = capfd.readouterr().err
+        return (stderr.splitlines()[-1] if status else None), stderr
 
     return run
 
 
 @pytest.fixture
 def run_net(options):
-    """Runs tools/run_net.py as a user does, in one process or under torchrun; gives the finished process."""
+    """Runs tools/run_net.py as a user does, in one process or under torchrun; returns the finished process."""
 
     def run(changes=None, *, processes=1):
         pairs = {**options, **{key: str(value) for key, value in (changes or {}).items()}}

@@ -1,8 +1,8 @@
-"""Checks every video of a config's lists before days of training, and writes down what it finds out."""
+"""Looks at every video of a data set before training: the same as `hiera-video check`."""
 
 import sys
 
-from hiera_video.cli.check import main
+from hiera_video.cli.main import main
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # processes that a job starts import this file once more
+    sys.exit(main(["check", *sys.argv[1:]]))

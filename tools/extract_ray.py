@@ -1,8 +1,8 @@
-"""Embed videos on a Ray cluster, with the same config keys and into the same files as ``run_net.py EXTRACT.ENABLE``."""
+"""Extracts embeddings on a Ray cluster: the same as `hiera-video extract --ray`."""
 
 import sys
 
-from hiera_video.cli.extract import main
+from hiera_video.cli.main import main
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # processes that a job starts import this file once more
+    sys.exit(main(["extract", "--ray", *sys.argv[1:]]))

@@ -1,8 +1,8 @@
-"""Pre-train, train, test and embed from configs: ``python tools/run_net.py --cfg FILE [FILE ...] [KEY VALUE ...]``."""
+"""Trains, pre-trains, tests and extracts as configs say: the same as `hiera-video run`."""
 
 import sys
 
-from hiera_video.cli.run import main
+from hiera_video.cli.main import main
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # processes that a job starts import this file once more
+    sys.exit(main(["run", *sys.argv[1:]]))

@@ -1,8 +1,8 @@
-"""Finds the clips most similar to an example among embeddings that EXTRACT wrote, or pairs that are nearly the same."""
+"""Searches among embeddings: the same as `hiera-video search`."""
 
 import sys
 
-from hiera_video.cli.search import main
+from hiera_video.cli.main import main
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # processes that a job starts import this file once more
+    sys.exit(main(["search", *sys.argv[1:]]))

@@ -1,10 +1,14 @@
 """The demo: makes videos, trains a small Hiera on them, tests it over several views, and prints what came out.
 
-Then it shows what pre-training is worth where labels are few: a masked autoencoder learns from the videos alone, and is
-fine-tuned on 3 labelled videos of each class, beside the same training from random weights. At last all videos are
+    hiera-video demo
+    hiera-video demo --data-dir /tmp/motion --output-dir /tmp/demo RNG_SEED 1
+
+It also shows what pre-training is worth where labels are few: a masked autoencoder learns from the videos alone and is
+fine-tuned on 3 labeled videos of each class, beside the same training from random weights. Then all videos are
 embedded; probes measure what the embeddings tell, and a page shows the videos most similar to one of them.
 
-Every step is a command that can be typed by hand; it is printed before it runs.
+Each step is a command that can be typed by hand; the demo prints it before it runs. Folders are those of the current
+folder: data/motion and output/demo.
 """
 
 import argparse
@@ -14,23 +18,24 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import simplejson
 
-from hiera_video.engine.checkpoint import find_last_checkpoint
+from hiera_video.cli.arguments import make_parser, report_errors
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG = "configs/Demo/MOTION_HIERA_8x2.yaml"
-MAE_CONFIG = "configs/Demo/MOTION_MAE_8x2.yaml"
-FEW_LABELS_CONFIG = "configs/Demo/MOTION_FEW_LABELS_8x2.yaml"
+CONFIG = "Demo/MOTION_HIERA_8x2.yaml"
+MAE_CONFIG = "Demo/MOTION_MAE_8x2.yaml"
+FEW_LABELS_CONFIG = "Demo/MOTION_FEW_LABELS_8x2.yaml"
 
 
 class Demo:
-    """Runs commands of this repository one after the other.
+    """Runs commands one after the other.
 
     Args:
-        data_dir: where the generated videos go, relative to the repository.
+        data_dir: where the generated videos go.
         output_dir: where results go.
         opts: config keys and values, for all commands.
     """
@@ -42,56 +47,85 @@ class Demo:
         self.seconds: dict[str, float] = {}
 
     def run(self, step: str, *words: str) -> None:
-        """Shows and runs a command, and notes its seconds; stops with its exit status where it fails."""
-        print("\n$ python " + shlex.join(words), flush=True)
+        """Shows and runs a command and notes its seconds; ends the demo with its exit status if it fails."""
+        print("\n$ hiera-video " + shlex.join(words), flush=True)
         start = time.perf_counter()
-        status = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
+        status = subprocess.run([sys.executable, "-m", "hiera_video", *words]).returncode
         if status:
             sys.exit(status)
         self.seconds[step] = time.perf_counter() - start
 
-    def run_net(self, step: str, config: str, folder: str, *opts: str) -> None:
+    def run_jobs(self, step: str, config: str, folder: str, *opts: str) -> None:
         """Runs the jobs of a config; results go to ``folder`` below the output folder."""
         data = ["DATA.PATH_TO_DATA_DIR", self.data_dir]
         if config == FEW_LABELS_CONFIG:
             data = ["DATA.PATH_TO_DATA_DIR", f"{self.data_dir}/few_labels", "DATA.PATH_PREFIX", self.data_dir]
         data += ["DATA.CLASS_NAMES_PATH", f"{self.data_dir}/classnames.json"]
         output = ["OUTPUT_DIR", os.path.normpath(os.path.join(self.output_dir, folder))]
-        self.run(step, "tools/run_net.py", "--cfg", config, *data, *output, *opts, *self.opts)
+        self.run(step, "run", "--cfg", config, *data, *output, *opts, *self.opts)
 
-    def load_results(self, folder: str) -> dict:
-        return simplejson.loads((ROOT / self.output_dir / folder / "test_results.json").read_text())
+    def load_results(self, folder: str) -> dict[str, Any]:
+        """The results of the test job in ``folder`` below the output folder."""
+        return simplejson.loads(Path(self.output_dir, folder, "test_results.json").read_text())
 
     def load_probes(self) -> dict[str, float]:
         """Top-1 of the probes on the embeddings, in percent."""
-        scores = simplejson.loads((ROOT / self.output_dir / "probes.json").read_text())["scores"]
+        scores = simplejson.loads(Path(self.output_dir, "probes.json").read_text())["scores"]
         return {score["probe"]: score["value"] for score in scores if score["metric"] == "top-1"}
+
+
+def remove_results(output_dir: str) -> None:
+    """Removes what an earlier demo left, because jobs would go on with it.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    folder = Path(output_dir)
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / "stdout.log").is_file():
+        raise ValueError(f"--output-dir {output_dir} is not empty and holds no results of a demo; take another folder")
+    shutil.rmtree(folder)
 
 
 def run_all(demo: Demo) -> None:
     """All commands of the demo."""
-    demo.run("videos", "tools/make_motion_dataset.py", "--output-dir", demo.data_dir)
-    demo.run_net("training", CONFIG, "", "TEST.ENABLE", "False")
-    demo.run_net("test", CONFIG, "", "TRAIN.ENABLE", "False")
-    demo.run_net("pre-training", MAE_CONFIG, "mae")
-    weights = os.path.relpath(find_last_checkpoint(ROOT / demo.output_dir / "mae"), ROOT)
+    demo.run("videos", "make-motion-dataset", "--output-dir", demo.data_dir)
+    demo.run_jobs("training", CONFIG, "", "TEST.ENABLE", "False")
+    demo.run_jobs("test", CONFIG, "", "TRAIN.ENABLE", "False")
+    demo.run_jobs("pre-training", MAE_CONFIG, "mae")
+    weights = find_weights(f"{demo.output_dir}/mae")
     start_from = ["TRAIN.CHECKPOINT_FILE_PATH", weights]
-    demo.run_net("few labels, pre-trained", FEW_LABELS_CONFIG, "few_labels_mae", *start_from)
-    demo.run_net("few labels, from scratch", FEW_LABELS_CONFIG, "few_labels_scratch")
+    demo.run_jobs("few labels, pre-trained", FEW_LABELS_CONFIG, "few_labels_mae", *start_from)
+    demo.run_jobs("few labels, from scratch", FEW_LABELS_CONFIG, "few_labels_scratch")
     embed(demo)
+
+
+def find_weights(output_dir: str) -> str:
+    """The newest checkpoint of a job.
+
+    Raises:
+        FileNotFoundError: there is none, for example because KEY VALUE pairs turned the job off.
+    """
+    from hiera_video.engine.checkpoint import find_last_checkpoint  # slow to import
+
+    path = find_last_checkpoint(output_dir)
+    if path is None:
+        raise FileNotFoundError(f"{output_dir} holds no checkpoint, so the demo cannot go on")
+    return str(path)
 
 
 def embed(demo: Demo) -> None:
     """Embeds all videos with the trained model, measures the embeddings, and searches among them."""
-    weights = os.path.relpath(find_last_checkpoint(ROOT / demo.output_dir), ROOT)
+    weights = find_weights(demo.output_dir)
     folder = f"{demo.output_dir}/embeddings"
     only = ["TRAIN.ENABLE", "False", "TEST.ENABLE", "False", "EXTRACT.ENABLE", "True"]
-    demo.run_net("embeddings", CONFIG, "embeddings", *only, "EXTRACT.CHECKPOINT_FILE_PATH", weights)
-    demo.run("probes", "tools/probe_embeddings.py", folder, "--json", f"{demo.output_dir}/probes.json")
-    example = (ROOT / demo.data_dir / "test.csv").read_text().split(" ")[0]
+    demo.run_jobs("embeddings", CONFIG, "embeddings", *only, "EXTRACT.CHECKPOINT_FILE_PATH", weights)
+    demo.run("probes", "probe", folder, "--json", f"{demo.output_dir}/probes.json")
+    example = Path(demo.data_dir, "test.csv").read_text().split(" ")[0]
     names = ["--class-names", f"{demo.data_dir}/classnames.json"]
     page = ["--exclude-same-video", "--group-by-video", *names, "--html", f"{demo.output_dir}/search.html"]
-    demo.run("search", "tools/search_embeddings.py", folder, "--path", f"{demo.data_dir}/{example}", *page)
+    demo.run("search", "search", folder, "--path", f"{demo.data_dir}/{example}", *page)
 
 
 def print_table(rows: dict[str, str]) -> None:
@@ -115,7 +149,7 @@ def report(demo: Demo) -> None:
             f"({results['num_ensemble_views']} clips x {results['num_spatial_crops']} crops), "
             f"{results['num_failed']} undecodable",
             "top-1 / top-5": f"{results['top1']:.2f} % / {results['top5']:.2f} %   (chance: 12.5 % / 62.5 %)",
-            "with few labels": "the same model, 3 labelled videos of each class, tested on 1 view; top-1:",
+            "with few labels": "the same model, 3 labeled videos of each class, tested on 1 view; top-1:",
             "  pre-trained": f"{pretrained['top1']:.2f} %   (MAE on all training videos, without their labels)",
             "  from scratch": f"{scratch['top1']:.2f} %   (the same fine-tuning from random weights)",
             "embeddings": ", ".join(f"{name} {value:.1f} %" for name, value in demo.load_probes().items()),
@@ -134,14 +168,21 @@ def report(demo: Demo) -> None:
     print(simplejson.dumps({**summary, **few_labels, "probes": demo.load_probes(), "seconds": seconds}))
 
 
-def main() -> None:
-    """Runs the demo."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", default="data/motion", help="where the generated videos go")
-    parser.add_argument("--output-dir", default="output/demo", help="emptied first")
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of this command."""
+    parser = make_parser("demo", __doc__, usage="[options] [KEY VALUE ...]")
+    parser.add_argument("--data-dir", default="data/motion", help="where the videos go; default: %(default)s")
+    parser.add_argument("--output-dir", default="output/demo", help="emptied first; default: %(default)s")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
-    args = parser.parse_args()
-    shutil.rmtree(ROOT / args.output_dir, ignore_errors=True)  # a demo starts anew; jobs of one's own resume
+    return parser.parse_args(argv)
+
+
+@report_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the demo."""
+    args = parse_args(argv)
+    remove_results(args.output_dir)
     demo = Demo(args.data_dir, args.output_dir, args.opts)
     run_all(demo)
     report(demo)
+    return 0

@@ -1,28 +1,64 @@
-"""Pre-train, train, test and embed from configs: ``python tools/run_net.py --cfg FILE [FILE ...] [KEY VALUE ...]``."""
+"""Pre-train, train, test and extract embeddings as config files and KEY VALUE pairs say.
 
-import sys
+    hiera-video run --list
+    hiera-video run --cfg Kinetics/HIERA_B_16x4.yaml DATA.PATH_TO_DATA_DIR /data/kinetics400 OUTPUT_DIR output/k400
+    hiera-video run --cfg my.yaml TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH checkpoint_best.pyth
+    torchrun --nproc_per_node 8 -m hiera_video run --cfg my.yaml
 
-from hiera_video.config import describe_keys, dump_config, load_config, parse_args
-from hiera_video.engine.evaluate import test
-from hiera_video.engine.extraction.job import extract
-from hiera_video.engine.launch import launch
-from hiera_video.engine.training.classify import train
-from hiera_video.engine.training.pretrain import pretrain
+The jobs whose sections are enabled run one after the other: TRAIN, TEST, EXTRACT. On a machine with several GPUs each
+job uses all of them. In a checkout `python tools/run_net.py` does the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from hiera_video.cli.arguments import make_parser, parse_with_config, report_errors
 
 
-def main() -> None:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of this command."""
+    parser = make_parser("run", __doc__, usage="[--cfg FILE [FILE ...]] [KEY VALUE ...] [options]")
+    parser.add_argument("--list", action="store_true", help="show the recipes that come with the package, and stop")
+    parser.add_argument("--print-config", action="store_true", help="print the final config and stop")
+    parser.add_argument("--keys", action="store_true", help="print every key with its default and meaning, and stop")
+    return parse_with_config(parser, argv)
+
+
+@report_errors
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs each enabled job of the config, in order."""
-    args = parse_args(description=__doc__)
+    args = parse_args(argv)
+    if args.list:
+        print(format_recipes())
+        return 0
+    from hiera_video.config import describe_keys, dump_config, load_config
+
     if args.keys:
         print(describe_keys())
-        return
-    try:
-        cfg = load_config(args.cfg_files, args.opts)
-        if args.print_config:
-            print(dump_config(cfg), end="")
-            return
-        train_job = pretrain if cfg.TASK == "pretrain" else train
-        jobs = ((train_job, cfg.TRAIN), (test, cfg.TEST), (extract, cfg.EXTRACT))
-        launch([job for job, section in jobs if section.ENABLE], cfg)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+        return 0
+    cfg = load_config(args.cfg_files, args.opts, is_complete=not args.print_config)
+    if args.print_config:
+        print(dump_config(cfg), end="")
+        return 0
+    from hiera_video.engine.evaluate import test
+    from hiera_video.engine.extraction.job import extract
+    from hiera_video.engine.launch import launch
+    from hiera_video.engine.training.classify import train
+    from hiera_video.engine.training.pretrain import pretrain
+
+    train_job = pretrain if cfg.TASK == "pretrain" else train
+    jobs = ((train_job, cfg.TRAIN), (test, cfg.TEST), (extract, cfg.EXTRACT))
+    launch([job for job, section in jobs if section.ENABLE], cfg)
+    return 0
+
+
+def format_recipes() -> str:
+    """The recipes as a table: what to give to --cfg, task, model, and the accuracy that the paper reports."""
+    from hiera_video.config.recipes import list_recipes
+    from hiera_video.utils.tables import format_table
+
+    rows = [("recipe", "task", "model", "the paper reports")]
+    rows += [(recipe.name, recipe.task, recipe.model, recipe.reported or "-") for recipe in list_recipes()]
+    return format_table(rows, "<<<<")

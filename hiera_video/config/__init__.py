@@ -6,10 +6,9 @@ from hiera_video.config.load import (
     config_from_text,
     describe_keys,
     dump_config,
-    find_config,
     load_config,
-    parse_args,
 )
+from hiera_video.config.recipes import find_config, list_recipes
 
 __all__ = [
     "ConfigError",
@@ -18,6 +17,6 @@ __all__ = [
     "describe_keys",
     "dump_config",
     "find_config",
+    "list_recipes",
     "load_config",
-    "parse_args",
 ]

@@ -1,6 +1,6 @@
 """Every config key: its default, what it means with its unit, and which values are legal.
 
-SlowFast's words are kept where the meaning is the same; where it differs, the text says so. `tools/run_net.py --keys`
+SlowFast's words are kept where the meaning is the same; where it differs, the text says so. `hiera-video run --keys`
 prints this table.
 """
 
@@ -102,7 +102,9 @@ KEYS: dict[str, Key] = {
     "TEST.BATCH_SIZE": Key(16, "Clips (views) per forward pass, over all processes; also in validation.", _at_least(1)),
     "TEST.NUM_ENSEMBLE_VIEWS": Key(5, "Clips per video, uniform in time.", _at_least(1)),
     "TEST.NUM_SPATIAL_CROPS": Key(
-        3, "Crops per clip: 1 centre, or 3 along the longer side.", Legal("1 or 3", lambda value: value in (1, 3))
+        3,
+        "Crops per clip: 1 (center) or 3 along the longer side.",
+        Legal("1 or 3", lambda value: value in (1, 3)),
     ),
     "TEST.CHECKPOINT_FILE_PATH": Key(
         "",
@@ -113,12 +115,12 @@ KEYS: dict[str, Key] = {
     "EXTRACT.ENABLE": Key(False, "Run the job that embeds videos.", _ANY_BOOL),
     "EXTRACT.VIDEOS": Key(
         "",
-        "Which: a folder, a glob in quotes, a list of paths (.csv, .txt), a manifest (.parquet) or one video. Empty: "
-        "the lists of DATA.FORMAT.",
+        "Which videos: a folder, a glob in quotes, a list of paths (.csv, .txt), a manifest (.parquet) or one video. "
+        "Empty: the lists of DATA.FORMAT.",
         _ANY_STR,
     ),
     "EXTRACT.SPLIT": Key(
-        "all", "Which of the lists of DATA.FORMAT; all: those that are there.", _one_of("all", "train", "val", "test")
+        "all", "Which list of DATA.FORMAT; all: every list that exists.", _one_of("all", "train", "val", "test")
     ),
     "EXTRACT.CHECKPOINT_FILE_PATH": Key(
         "",
@@ -131,24 +133,30 @@ KEYS: dict[str, Key] = {
         _one_of("windows", "uniform"),
     ),
     "EXTRACT.WINDOW": Key(
-        0.0, "Length of a window in EXTRACT.UNIT. 0: as clips in training, NUM_FRAMES x SAMPLING_RATE.", _at_least(0)
+        0.0,
+        "Length of a window in EXTRACT.UNIT. 0: that of clips in training, NUM_FRAMES x SAMPLING_RATE.",
+        _at_least(0),
     ),
-    "EXTRACT.STRIDE": Key(0.0, "From one window's start to the next. 0: the length of a window.", _at_least(0)),
-    "EXTRACT.UNIT": Key("sec", "Of WINDOW and STRIDE: seconds, or frames of the video.", _one_of("sec", "frames")),
+    "EXTRACT.STRIDE": Key(
+        0.0, "Time from one window's start to the next, in EXTRACT.UNIT. 0: the length of a window.", _at_least(0)
+    ),
+    "EXTRACT.UNIT": Key("sec", "Unit of WINDOW and STRIDE: seconds, or frames of the video.", _one_of("sec", "frames")),
     "EXTRACT.NUM_CLIPS": Key(5, "Clips of a video, with EXTRACT.CLIPS uniform.", _at_least(1)),
     "EXTRACT.NUM_CROPS": Key(
-        1, "Crops per clip: 1 centre, or 3 along the longer side.", Legal("1 or 3", lambda value: value in (1, 3))
+        1,
+        "Crops per clip: 1 (center) or 3 along the longer side.",
+        Legal("1 or 3", lambda value: value in (1, 3)),
     ),
     "EXTRACT.LAYER": Key(
         "pooled",
-        "pooled: as the head sees them; stageN: the mean over the tokens of stage N; mapN: its feature map, "
+        "pooled: the features that the head sees; stageN: the mean over the tokens of stage N; mapN: its feature map, "
         "(T', H', W', D) in spatial order.",
         _one_of("pooled", *(f"{kind}{stage}" for kind in ("stage", "map") for stage in (1, 2, 3, 4))),
     ),
     "EXTRACT.AVERAGE": Key(
         "crops",
-        "none: one for each view; crops: one for each clip, the mean over its crops; video: a single one, the mean "
-        "over all views.",
+        "none: an embedding for each view; crops: one for each clip, the mean over its crops; video: one for each "
+        "video, the mean over its views.",
         _one_of("none", "crops", "video"),
     ),
     "EXTRACT.L2_NORMALIZE": Key(False, "Scale embeddings to length 1, after averaging.", _ANY_BOOL),
@@ -159,7 +167,7 @@ KEYS: dict[str, Key] = {
     "EXTRACT.WRITE_SAFETENSORS": Key(False, "Also write safetensors/<video id>.safetensors.", _ANY_BOOL),
     "EXTRACT.TIMEOUT_SEC": Key(
         600,
-        "A video whose decoding gives nothing for this long is given up, and named among the failures.",
+        "The job gives a video up, and names it among the failures, when decoding it brings nothing for so long.",
         _at_least(1),
     ),
     # ---- data: which videos
@@ -175,7 +183,7 @@ KEYS: dict[str, Key] = {
     "DATA.PATH_LABEL_SEPARATOR": Key(
         " ",
         "Separator between path and label in a csv; the last one of a line counts.",
-        Legal("at least one character", len),
+        Legal("at least one character", bool),
     ),
     "DATA.VIDEO_SUFFIX": Key(".webm", "What DATA.FORMAT ssv2 appends to an id to name the file.", _ANY_STR),
     "DATA.CLASS_NAMES_PATH": Key(
@@ -188,14 +196,14 @@ KEYS: dict[str, Key] = {
     ),
     "DATA.MANIFEST": Key(
         "",
-        "What tools/check_dataset.py found out about the videos (path or URL of its Parquet file): they are opened "
+        "What `hiera-video check` found out about the videos (path or URL of its Parquet file): they are opened "
         "without a scan; training leaves out the broken ones, tests name them. Empty: none.",
         _ANY_STR,
     ),
     "DATA.MAX_SHORT_SIDE": Key(
         0,
-        "Larger frames are scaled down to this short side, px, while their colours are converted: faster for videos "
-        "much larger than the crops, but other pixels than a full decode and a resize give. 0: never.",
+        "Larger frames are scaled down to this short side, px, while their colors are converted. That is faster "
+        "for videos much larger than the crops, but gives other pixels than a full decode and a resize. 0: never.",
         _at_least(0),
     ),
     # ---- data: which frames
@@ -251,9 +259,11 @@ KEYS: dict[str, Key] = {
     "AUG.COLOR_JITTER": Key(0.0, "Strength of brightness, contrast and saturation jitter; 0: none.", _between(0, 1)),
     "AUG.RE_PROB": Key(0.0, "Probability of random erasing.", _between(0, 1)),
     "AUG.RE_MODE": Key(
-        "pixel", "What erasing fills in: zeros (the mean) or noise per pixel.", _one_of("const", "pixel")
+        "pixel",
+        "What erasing fills in. const: zeros, which are the mean; pixel: noise for each pixel.",
+        _one_of("const", "pixel"),
     ),
-    "AUG.RE_COUNT": Key(1, "Boxes that random erasing fills.", _at_least(1)),
+    "AUG.RE_COUNT": Key(1, "Number of boxes that random erasing fills.", _at_least(1)),
     "MIXUP.ENABLE": Key(False, "Mixup, CutMix and label smoothing in training.", _ANY_BOOL),
     "MIXUP.ALPHA": Key(0.8, "Beta parameter of mixup; 0: no mixup.", _at_least(0)),
     "MIXUP.CUTMIX_ALPHA": Key(1.0, "Beta parameter of CutMix; 0: no CutMix.", _at_least(0)),
@@ -261,12 +271,12 @@ KEYS: dict[str, Key] = {
     "MIXUP.SWITCH_PROB": Key(0.5, "Probability of CutMix where both are on.", _between(0, 1)),
     "MIXUP.LABEL_SMOOTH_VALUE": Key(
         0.1,
-        "Label smoothing, with MIXUP.ENABLE (for smoothing alone: PROB 0).",
+        "Label smoothing, with MIXUP.ENABLE (for smoothing without mixing: PROB 0).",
         Legal("a number in [0, 1)", lambda value: 0 <= value < 1),
     ),
     # ---- model
     "MODEL.MODEL_NAME": Key("hiera_base_16x224", "A video model of hiera_video.model_names().", _ANY_STR),
-    "MODEL.NUM_CLASSES": Key(400, "Classes of the head.", _at_least(2)),
+    "MODEL.NUM_CLASSES": Key(400, "Number of classes of the head.", _at_least(2)),
     "MODEL.DROPOUT_RATE": Key(0.0, "Dropout before the head.", Legal("in [0, 1)", lambda value: 0 <= value < 1)),
     "MODEL.DROP_PATH_RATE": Key(
         0.0,
@@ -286,8 +296,12 @@ KEYS: dict[str, Key] = {
     "MAE.MASK_TYPE": Key(
         "random", "random: any mask units; tube: the same places in all frames.", _one_of("random", "tube")
     ),
-    "MAE.TARGET": Key("pixel", "What is predicted of a hidden patch.", _one_of("pixel", "hog")),
-    "MAE.NORM_TARGET": Key(True, "Normalise each pixel patch by its own mean and variance.", _ANY_BOOL),
+    "MAE.TARGET": Key(
+        "pixel",
+        "What the model predicts for a hidden patch: its pixels, or a histogram of its gradients.",
+        _one_of("pixel", "hog"),
+    ),
+    "MAE.NORM_TARGET": Key(True, "Normalize each pixel patch by its own mean and variance.", _ANY_BOOL),
     "MAE.DECODER_EMBED_DIM": Key(512, "Width of the decoder.", _at_least(1)),
     "MAE.DECODER_DEPTH": Key(8, "Blocks of the decoder.", _at_least(1)),
     "MAE.DECODER_NUM_HEADS": Key(
@@ -295,14 +309,16 @@ KEYS: dict[str, Key] = {
     ),
     "MAE.DECODER_KEEP_RATIO": Key(
         1.0,
-        "Share of the hidden mask units that are decoded and scored, spread evenly. 1 is the paper; less saves time.",
+        "Share of the hidden mask units that are decoded and scored, spread evenly. The paper has 1; less saves time.",
         Legal("in (0, 1]", lambda value: 0 < value <= 1),
     ),
     "MAE.CONTRASTIVE_WEIGHT": Key(0.0, "Factor of the patch-level contrastive loss. The paper has none.", _at_least(0)),
     "MAE.PROBE_PERIOD": Key(
-        0, "Epochs between two nearest-neighbour probes of the features on the validation list. 0: never.", _at_least(0)
+        0,
+        "Epochs between two k-nearest-neighbor accuracies of the features, on the validation list. 0: never.",
+        _at_least(0),
     ),
-    "MAE.PROBE_NEIGHBORS": Key(20, "Neighbours that vote in the probe.", _at_least(1)),
+    "MAE.PROBE_NEIGHBORS": Key(20, "Neighbors that vote for the class of a video.", _at_least(1)),
     # ---- solver
     "SOLVER.OPTIMIZING_METHOD": Key("adamw", "The optimizer.", _one_of("adamw", "sgd")),
     "SOLVER.BASE_LR": Key(8e-4, "Peak learning rate.", _at_least(0)),
@@ -354,7 +370,7 @@ KEYS: dict[str, Key] = {
         _at_least(-1),
     ),
     "DATA_LOADER.PREFETCH_FACTOR": Key(2, "Batches that each worker prepares ahead.", _at_least(1)),
-    "DATA_LOADER.PIN_MEMORY": Key(True, "Page-locked batches, for faster copies to a GPU.", _ANY_BOOL),
+    "DATA_LOADER.PIN_MEMORY": Key(True, "Put batches into page-locked memory, for faster copies to a GPU.", _ANY_BOOL),
 }
 
 

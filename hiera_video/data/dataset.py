@@ -33,7 +33,7 @@ class VideoDataset(Dataset):
 
     - ``video``: uint8 (V, C, T, H, W); V = ``num_samples`` x the sampler's clips x the transform's crops
     - ``label``: int; ``index``: int, position in the list
-    - ``mask``: bool (V, U), with ``make_mask`` alone: which mask units of each view stay visible
+    - ``mask``: bool (V, U), only with ``make_mask``: which mask units of each view stay visible
     - ``bad``: list of (index, path, reason), one for each video that could not be decoded for this sample
 
     All randomness comes from (seed, epoch, index, view), so a sample does not depend on workers, ranks or order.
@@ -44,16 +44,16 @@ class VideoDataset(Dataset):
         transform: frames of a video -> views of its clips.
         make_mask: draws a mask of one view, bool (U,), from torch's global generator.
         num_samples: clips (calls of sampler and transform) per decoded video; repeated augmentation.
-        replace_bad: True (training): a video that cannot be decoded is replaced by another, drawn from the sample's own
-            randomness; False (validation, testing): its ``video`` is all zeros and the sample must count as wrong.
-        bad_view_shape: (V, C, T, H, W) of such zeros; needed with ``replace_bad=False``.
+        bad_view_shape: None (training): a video that cannot be decoded is replaced by another, drawn from the sample's
+            own randomness. (V, C, T, H, W) (validation, testing): its ``video`` is zeros of this shape, and the sample
+            must count as wrong.
         seed: first part of each sample's random key.
         decoding_backend: see `VideoReader`.
         max_short_side_px: see `VideoReader`.
         manifest: what is known of the videos: they are opened without a scan, the broken ones not at all.
 
     Raises:
-        VideoDecodeError: with ``replace_bad``, when several drawn videos in a row cannot be decoded.
+        VideoDecodeError: in training, when several drawn videos in a row cannot be decoded.
     """
 
     def __init__(
@@ -64,24 +64,20 @@ class VideoDataset(Dataset):
         transform: ClipTransform,
         make_mask: Callable[[], torch.Tensor] | None = None,
         num_samples: int = 1,
-        replace_bad: bool = True,
         bad_view_shape: tuple[int, ...] | None = None,
         seed: int = 0,
         decoding_backend: str = "pyav",
         max_short_side_px: int = 0,
         manifest: Manifest | None = None,
     ) -> None:
-        if not replace_bad and bad_view_shape is None:
-            raise ValueError("replace_bad=False needs bad_view_shape, the (V, C, T, H, W) of a sample")
         self.videos = videos
         self.clip_sampler = clip_sampler
         self.transform = transform
         self.make_mask = make_mask
         self.num_samples = num_samples
-        self.replace_bad = replace_bad
         self.bad_view_shape = bad_view_shape
         self.seed = seed
-        self._reader_options = {"backend": decoding_backend, "max_short_side_px": max_short_side_px}
+        self._reader_options: dict[str, Any] = {"backend": decoding_backend, "max_short_side_px": max_short_side_px}
         self.manifest = manifest
 
     def __len__(self) -> int:
@@ -94,10 +90,12 @@ class VideoDataset(Dataset):
             position = index if attempt == 0 else self._draw_replacement(epoch, index, attempt)
             try:
                 sample = self._make_sample(self._load_views(epoch, position), position, bad)
-                return sample if self.make_mask is None else {**sample, "mask": self._draw_masks(epoch, position)}
+                if self.make_mask is not None:
+                    sample["mask"] = self._draw_masks(self.make_mask, epoch, position)
+                return sample
             except (VideoDecodeError, OSError) as error:
                 bad.append((position, str(self.videos.paths[position]), str(error)))
-            if not self.replace_bad:
+            if self.bad_view_shape is not None:
                 return self._make_sample(torch.zeros(self.bad_view_shape, dtype=torch.uint8), position, bad)
         reasons = "\n  ".join(reason for _, _, reason in bad)
         raise VideoDecodeError(f"{len(bad)} videos in a row could not be decoded:\n  {reasons}")
@@ -109,23 +107,23 @@ class VideoDataset(Dataset):
     def _make_sample(self, video: torch.Tensor, index: int, bad: list[tuple[int, str, str]]) -> dict[str, Any]:
         return {"video": video, "label": int(self.videos.labels[index]), "index": index, "bad": bad}
 
-    def _draw_masks(self, epoch: int, index: int) -> torch.Tensor:
+    def _draw_masks(self, make_mask: Callable[[], torch.Tensor], epoch: int, index: int) -> torch.Tensor:
         masks = []
         for view in range(self.num_samples):
             with seeded(self.seed, epoch, index, view, 2):
-                masks.append(self.make_mask())
+                masks.append(make_mask())
         return torch.stack(masks)  # (V, U)
 
     def _load_views(self, epoch: int, index: int) -> torch.Tensor:
         with open_video(str(self.videos.paths[index]), self.manifest, **self._reader_options) as reader:
             frames, places = self._load_frames(reader, epoch, index)
-        frames = self.transform.prepare(frames).unbind()  # N times (h, w, C)
+        prepared = self.transform.prepare(frames).unbind()  # N times (h, w, C)
         num_clips, num_frames = places.shape
         shape = (num_clips, self.transform.num_crops, 3, num_frames, self.transform.size_px, self.transform.size_px)
         views = torch.empty(shape, dtype=torch.uint8)
         for number, clip in enumerate(places.tolist()):
             with seeded(self.seed, epoch, index, number, 1):
-                self.transform.write_views([frames[place] for place in clip], views[number])
+                self.transform.write_views([prepared[place] for place in clip], views[number])
         return views.flatten(0, 1)  # (V, C, T, H, W)
 
     def _load_frames(self, reader: VideoReader, epoch: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:

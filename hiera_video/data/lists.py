@@ -163,7 +163,8 @@ def load_class_folders(
     names = _get_class_names(class_names) or tuple(folders)
     label_of = {name: label for label, name in enumerate(names)}
     endings = tuple(suffix.lower() for suffix in suffixes)
-    paths, labels = [], []
+    paths: list[str] = []
+    labels: list[int] = []
     for folder in folders:
         if folder not in label_of:
             raise ValueError(
@@ -381,7 +382,9 @@ def _take_series(videos: VideoList, series: Mapping[str, str], prefix: str, sour
     if missing:
         raise ValueError(f"{source} has no frames of {len(missing)} videos of the split, such as {missing[0]}")
     return _make_list(
-        [_join_prefix(prefix, series[video_id]) for video_id in videos.paths], videos.labels, videos.class_names
+        [_join_prefix(prefix, series[video_id]) for video_id in videos.paths],
+        videos.labels.tolist(),
+        videos.class_names,
     )
 
 

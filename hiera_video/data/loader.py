@@ -90,7 +90,7 @@ def build_train_loader(cfg: CfgNode, *, make_mask: Callable[[], torch.Tensor] | 
         make_mask: for pre-training, see `VideoDataset`; labels then do not matter.
 
     Raises:
-        ValueError: TRAIN.BATCH_SIZE cannot be divided among the processes, or DATA.MANIFEST tells of more broken videos
+        ValueError: TRAIN.BATCH_SIZE cannot be divided among the processes, or DATA.MANIFEST names more broken videos
             than DATA.MAX_BAD_VIDEOS.
     """
     world_size, num_samples = get_world_size(), cfg.AUG.NUM_SAMPLE
@@ -140,7 +140,7 @@ def build_train_dataset(
 def build_val_loader(cfg: CfgNode) -> DataLoader:
     """Loader of the validation list: one centre view of each video, at the size of training."""
     dataset = _build_eval_dataset(cfg, "val", num_clips=1, num_crops=1, crop_size=cfg.DATA.TRAIN_CROP_SIZE)
-    return _build_eval_loader(cfg, dataset)
+    return _build_eval_loader(cfg, dataset, num_views=1)
 
 
 def build_test_loader(cfg: CfgNode) -> DataLoader:
@@ -152,7 +152,7 @@ def build_test_loader(cfg: CfgNode) -> DataLoader:
         num_crops=cfg.TEST.NUM_SPATIAL_CROPS,
         crop_size=cfg.DATA.TEST_CROP_SIZE,
     )
-    return _build_eval_loader(cfg, dataset)
+    return _build_eval_loader(cfg, dataset, num_views=cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS)
 
 
 def _build_eval_dataset(cfg: CfgNode, split: str, *, num_clips: int, num_crops: int, crop_size: int) -> VideoDataset:
@@ -161,7 +161,6 @@ def _build_eval_dataset(cfg: CfgNode, split: str, *, num_clips: int, num_crops: 
         videos,
         clip_sampler=build_clip_sampler(cfg, num_clips=num_clips, is_training=False),
         transform=build_test_transform(cfg, num_crops=num_crops, crop_size_px=crop_size),
-        replace_bad=False,
         bad_view_shape=(num_clips * num_crops, 3, cfg.DATA.NUM_FRAMES, crop_size, crop_size),
         seed=cfg.RNG_SEED,
         decoding_backend=cfg.DATA.DECODING_BACKEND,
@@ -171,7 +170,7 @@ def _build_eval_dataset(cfg: CfgNode, split: str, *, num_clips: int, num_crops: 
 
 
 def build_manifest(cfg: CfgNode, paths: np.ndarray) -> Manifest | None:
-    """What DATA.MANIFEST tells; ValueError where it is about other videos."""
+    """The manifest that DATA.MANIFEST names, or None. Raises ValueError if it knows none of these videos."""
     path = cfg.DATA.MANIFEST
     if not path:
         return None
@@ -179,34 +178,33 @@ def build_manifest(cfg: CfgNode, paths: np.ndarray) -> Manifest | None:
     num_known = manifest.count_known(paths)
     if num_known == 0:
         raise ValueError(
-            f"DATA.MANIFEST = {path} knows none of the list's {len(paths)} videos, the first of which is "
-            f"{paths[0]}: it is of other lists or of another DATA.PATH_PREFIX. Run tools/check_dataset.py again"
+            f"DATA.MANIFEST = {path} knows none of the {len(paths)} videos of the list (the first is "
+            f"{paths[0]}): it is of other lists or of another DATA.PATH_PREFIX. Run tools/check_dataset.py again"
         )
     logger.info("%s knows %d of %d videos; they are opened without a scan", path, num_known, len(paths))
     return manifest
 
 
 def _leave_out_broken(videos: VideoList, manifest: Manifest, *, limit: int) -> VideoList:
-    """The list without the videos of which no frame can be had."""
+    """The list without the videos that the manifest knows to be broken."""
     broken = manifest.find_broken(videos.paths)
     if not broken:
         return videos
     counts = Counter(record.status for record in broken.values())
-    told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    reasons = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     if len(broken) > limit:
         raise ValueError(
-            f"{len(broken)} videos of the training list are known to be broken ({told}), more than "
+            f"{len(broken)} videos of the training list are known to be broken ({reasons}), more than "
             f"DATA.MAX_BAD_VIDEOS = {limit}. Repair or remove them, or raise the limit"
         )
-    logger.warning("left out of training: %d of %d videos (%s)", len(broken), len(videos), told)
+    logger.warning("left out of training: %d of %d videos (%s)", len(broken), len(videos), reasons)
     is_kept = np.ones(len(videos), dtype=bool)
     is_kept[list(broken)] = False
     return VideoList(videos.paths[is_kept], videos.labels[is_kept], videos.class_names)
 
 
-def _build_eval_loader(cfg: CfgNode, dataset: VideoDataset) -> DataLoader:
+def _build_eval_loader(cfg: CfgNode, dataset: VideoDataset, *, num_views: int) -> DataLoader:
     sampler = ShardSampler(len(dataset), rank=get_rank(), world_size=get_world_size())
-    num_views = dataset.bad_view_shape[0]
     clips_per_process = max(cfg.TEST.BATCH_SIZE // get_world_size(), 1)
     return _build_loader(cfg, dataset, sampler, batch_size=max(clips_per_process // num_views, 1))
 

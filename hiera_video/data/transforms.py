@@ -104,7 +104,7 @@ class TrainTransform(ClipTransform):
         if self.flip_prob > 0 and torch.rand(1) < self.flip_prob:
             clip.copy_(clip.flip(-1))
         if self.color_jitter:
-            self._jitter(clip)
+            _jitter_colors(clip, self.color_jitter)
         if self.rand_augment:
             self.rand_augment(clip)
 
@@ -113,19 +113,6 @@ class TrainTransform(ClipTransform):
         box = torch.stack([frame[top : top + height, left : left + width] for frame in frames])  # (T, h, w, C)
         box = box.permute(0, 3, 1, 2)  # (T, C, h, w), channels-last
         return F.resize(box, [self.size_px] * 2, interpolation=self.crop.interpolation, antialias=False)
-
-    def _jitter(self, clip: torch.Tensor) -> None:
-        params = self.color_jitter.make_params([])
-        adjustments = (
-            (adjust_brightness, params["brightness_factor"]),
-            (adjust_contrast, params["contrast_factor"]),
-            (adjust_saturation, params["saturation_factor"]),
-            (None, params["hue_factor"]),  # never asked for
-        )
-        for number in params["fn_idx"].tolist():
-            adjust, factor = adjustments[number]
-            if factor is not None:
-                adjust(clip, factor)
 
 
 class TestTransform(ClipTransform):
@@ -270,6 +257,21 @@ def _get_interpolation(name: str) -> v2.InterpolationMode:
     return INTERPOLATIONS[name]
 
 
+def _jitter_colors(clip: torch.Tensor, jitter: v2.ColorJitter) -> None:
+    """Changes a clip (T, C, h, w) in place: each of three adjustments once, in the order that torchvision draws."""
+    params = jitter.make_params([])
+    adjustments = (
+        (adjust_brightness, params["brightness_factor"]),
+        (adjust_contrast, params["contrast_factor"]),
+        (adjust_saturation, params["saturation_factor"]),
+    )
+    for number in params["fn_idx"].tolist():
+        if number < len(adjustments):  # the fourth would be hue, which is never asked for
+            adjust, factor = adjustments[number]
+            if factor is not None:
+                adjust(clip, factor)
+
+
 def _check_crop_fits(name: str, short_side_px: int, crop_size_px: int) -> None:
     if not 0 < crop_size_px <= short_side_px:
         raise ValueError(
@@ -293,7 +295,12 @@ def build_train_transform(cfg: CfgNode) -> TrainTransform:
             interpolation=data.INTERPOLATION,
         )
     else:
-        crop = ShortSideJitterCrop(*data.TRAIN_JITTER_SCALES, data.TRAIN_CROP_SIZE, interpolation=data.INTERPOLATION)
+        crop = ShortSideJitterCrop(
+            data.TRAIN_JITTER_SCALES[0],
+            data.TRAIN_JITTER_SCALES[1],
+            data.TRAIN_CROP_SIZE,
+            interpolation=data.INTERPOLATION,
+        )
     return TrainTransform(
         crop,
         flip_prob=0.5 if data.RANDOM_FLIP else 0.0,

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import safetensors.numpy
 
-from hiera_video.embeddings.store import find_complete, list_shards, load_side_car, read_complete
+from hiera_video.embeddings.store import SIDE_CAR, find_complete, list_shards, load_side_car, read_complete
 from hiera_video.utils.files import write_whole
 
 
@@ -31,7 +31,10 @@ def write_safetensors_files(folder: str | os.PathLike[str]) -> None:
 def _write_files(
     folder: str | os.PathLike[str], kind: str, serialize: Callable[[np.ndarray, np.ndarray], bytes]
 ) -> None:
-    shape = load_side_car(folder)["shape"]
+    info = load_side_car(folder)
+    if info is None:
+        raise FileNotFoundError(f"{folder} holds no embeddings: it has no {SIDE_CAR}")
+    shape = info["shape"]
     for video_id, rows in _iterate_videos(folder):
         path = Path(folder) / kind / f"{video_id}.{kind}"
         if path.exists():
@@ -60,7 +63,7 @@ def _split_by_path(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """Each path with its rows, in the order of the views."""
     table = table.sort_by([("path", "ascending"), ("view", "ascending")])
     paths = table["path"].to_numpy()
-    starts = np.flatnonzero(np.append(True, paths[1:] != paths[:-1])) if len(paths) else []
+    starts = np.flatnonzero(np.append(True, paths[1:] != paths[:-1]))[: len(paths)].tolist()
     for start, end in pairwise([*starts, len(paths)]):
         yield paths[start], table.slice(start, end - start)
 

@@ -69,3 +69,22 @@ def read_embeddings(folder: str | os.PathLike[str]) -> Embeddings:
     vectors = torch.from_numpy(values).view(len(rows), column.type.list_size)
     table = rows.drop_columns(["embedding"]).to_pandas()
     return Embeddings(table.astype({"label": "Int64"}), vectors, info)
+
+
+def read_vectors(folder: str | os.PathLike[str]) -> Embeddings:
+    """Reads embeddings as `read_embeddings` does, and makes sure that each row is one vector.
+
+    Raises:
+        FileNotFoundError: the folder holds no embeddings.
+        ValueError: they are maps, there are no rows, or the side-car is missing or damaged.
+    """
+    embeddings = read_embeddings(folder)
+    shape = embeddings.info.get("shape") or []
+    if len(shape) > 1:
+        raise ValueError(
+            f"{folder} holds maps of shape {tuple(shape)}; one vector for each row is needed here, so extract pooled "
+            "features"
+        )
+    if len(embeddings) == 0:
+        raise ValueError(f"{folder} holds no rows")
+    return embeddings

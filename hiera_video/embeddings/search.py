@@ -272,10 +272,10 @@ def find_near_duplicates(
         vectors: (N, D).
         threshold: in (0, 1].
         groups: int64 (N,), such as the number of each row's video: pairs within a group are left out.
-        max_pairs: where there are more, the most similar ones are kept; ``num_found`` tells how many there are.
+        max_pairs: where there are more, the most similar ones are kept; ``num_found`` says how many there are.
         device: that computes; None: the vectors' own.
         block_rows: rows at once.
-        report_progress: is told how many comparisons have been made since it was told last.
+        report_progress: gets the number of comparisons made since its last call.
 
     Raises:
         ValueError: an argument out of range, or numbers that are not finite.

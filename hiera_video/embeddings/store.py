@@ -81,13 +81,13 @@ def check_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any]) 
     side_car = load_side_car(folder)
     if side_car is None:
         if list_shards(folder):
-            raise ValueError(f"{folder} has embeddings but no {SIDE_CAR}, so nothing tells their settings")
+            raise ValueError(f"{folder} has embeddings but no {SIDE_CAR}, so their settings are unknown")
         return
     old, new = side_car["settings"], simplejson.loads(simplejson.dumps(dict(settings)))
     changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     if changed:
-        told = "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} now" for name in changed)
-        raise ValueError(f"{folder} holds embeddings with other settings ({told}); take another OUTPUT_DIR")
+        changes = "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} now" for name in changed)
+        raise ValueError(f"{folder} holds embeddings with other settings ({changes}); take another OUTPUT_DIR")
 
 
 def write_side_car(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -101,7 +101,7 @@ def list_shards(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def find_complete(shards: Iterable[Path]) -> set[str]:
-    """Paths of the videos of which all rows are in these shards."""
+    """Paths of the videos whose rows are all in these shards."""
     return {path for shard in shards for path in read_complete(shard)}
 
 
@@ -258,7 +258,7 @@ class ShardWriter:
                 drop_videos(shard, [path])
 
     def flush(self, *, with_open: bool = False) -> None:
-        """Writes what has come since the last shard, `with_open` also the rows of videos that are not complete."""
+        """Writes the rows since the last shard; with `with_open` also those of videos that are not complete."""
         shard = self._next_name()
         if with_open:
             for path, rows in self._open.items():

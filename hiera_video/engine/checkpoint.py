@@ -1,13 +1,14 @@
-"""Checkpoints of a training job: written whole or not at all, found again, and resumed from."""
+"""Checkpoints of a training job: their names, the one writer, and which of them stay. `read_checkpoint_file` reads."""
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from hiera_video.utils.files import open_whole
 
 _PATTERN = re.compile(r"checkpoint_epoch_(\d{5})\.pyth")
 
@@ -41,32 +42,11 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         path: where; missing folders are made.
         content: tensors, numbers, texts and containers of them, so that it loads with ``weights_only=True``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
+    with open_whole(path) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def remove_old_checkpoints(output_dir: str | Path, *, keep_last: int) -> None:
     """Removes all but the newest ``keep_last`` checkpoints (0: removes none); the best one stays."""
     for old in list_checkpoints(output_dir)[:-keep_last] if keep_last else []:
         old.unlink()
-
-
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of ours on the CPU.
-
-    Raises:
-        ValueError: the file is not one, with the path and the reason.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from error
-    missing = {"model_state", "optimizer_state", "epoch", "cfg"} - set(content)
-    if missing:
-        raise ValueError(f"{path} is not a training checkpoint of this package: it has no {', '.join(sorted(missing))}")
-    return content

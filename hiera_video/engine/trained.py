@@ -14,6 +14,7 @@ from hiera_video.config import load_config
 from hiera_video.data.lists import load_class_names
 from hiera_video.engine.checkpoint import find_last_checkpoint
 from hiera_video.models.build import build_mae_from_cfg, build_model_from_cfg
+from hiera_video.models.checkpoint_file import CheckpointFile, read_checkpoint_file
 from hiera_video.models.weights import load_weights
 from hiera_video.utils.distributed import get_device
 from hiera_video.utils.logging import get_logger
@@ -63,21 +64,22 @@ def load_trained(
         FileNotFoundError: no such file.
         ValueError: the file is no checkpoint, does not fill the model, or a key is wrong.
     """
-    stored, class_names = _read_extras(checkpoint)
-    cfg = load_config(cfg_files, [*NO_JOBS, *opts], stored=stored)
+    file = read_checkpoint_file(checkpoint)
+    cfg = load_config(cfg_files, [*NO_JOBS, *opts], stored=file.config)
+    class_names = file.class_names
     if not class_names and cfg.DATA.CLASS_NAMES_PATH:
-        class_names = load_class_names(cfg.DATA.CLASS_NAMES_PATH)
+        class_names = tuple(load_class_names(cfg.DATA.CLASS_NAMES_PATH))
     names = optional(cfg) if callable(optional) else optional
-    model = load_model(cfg, checkpoint, optional=names).to(get_device())
-    return Trained(cfg, model.eval(), tuple(class_names), checkpoint, compute_file_sha256(checkpoint))
+    model = load_model(cfg, file, optional=names).to(get_device())
+    return Trained(cfg, model.eval(), class_names, checkpoint, compute_file_sha256(file.local_path))
 
 
-def load_model(cfg: CfgNode, checkpoint: str, *, optional: Sequence[str] = ()) -> nn.Module:
+def load_model(cfg: CfgNode, checkpoint: str | CheckpointFile, *, optional: Sequence[str] = ()) -> nn.Module:
     """The model of MODEL.MODEL_NAME, for clips of DATA.TEST_CROP_SIZE, with the weights of a file.
 
     Args:
-        checkpoint: path or URL.
-        optional: parameters whose names begin so may be missing in the file; they are not used.
+        checkpoint: path or URL, or a file that `read_checkpoint_file` has already read.
+        optional: beginnings of names; parameters with such a name may be missing in the file, as nobody uses them.
 
     Raises:
         FileNotFoundError: no such file.
@@ -92,7 +94,7 @@ def load_model(cfg: CfgNode, checkpoint: str, *, optional: Sequence[str] = ()) -
         is_mae = bool(report.dropped_decoder)
         hint = f"; these are weights of pre-training, for MODEL.MODEL_NAME mae_{cfg.MODEL.MODEL_NAME}" if is_mae else ""
         raise ValueError(
-            f"{checkpoint} does not hold the whole of {cfg.MODEL.MODEL_NAME} with {cfg.MODEL.NUM_CLASSES} classes: "
+            f"{report.source} does not hold the whole of {cfg.MODEL.MODEL_NAME} with {cfg.MODEL.NUM_CLASSES} classes: "
             f"missing {', '.join(missing)}{hint}"
         )
     return model
@@ -129,17 +131,3 @@ def compute_model_sha256(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _read_extras(checkpoint: str) -> tuple[str, Sequence[str]]:
-    """The config and the class names that a checkpoint of ours carries; both empty for other files."""
-    local = fetch_file(checkpoint)
-    if local.endswith(".safetensors"):
-        return "", ()
-    try:
-        content = torch.load(local, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # a damaged or foreign file: `load_weights` says what is wrong with it
-        return "", ()
-    if not isinstance(content, dict) or not isinstance(content.get("cfg"), str):
-        return "", ()
-    return content["cfg"], content.get("class_names", ())

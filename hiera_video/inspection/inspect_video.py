@@ -19,7 +19,7 @@ BLOCK_BYTES = 256 << 10  # of larger ones, three blocks of this size
 END_TOLERANCE_SEC = 0.5  # a header's duration may be this much too long
 
 
-def probe_video(path: str, *, full_decode: bool = False) -> VideoRecord:
+def inspect_video(path: str, *, full_decode: bool = False) -> VideoRecord:
     """Opens a video as training does, and looks whether all of it is there.
 
     Args:
@@ -36,7 +36,7 @@ def probe_video(path: str, *, full_decode: bool = False) -> VideoRecord:
             facts = _read_file_facts(local_path)
             if facts.status != OK:
                 return facts
-        return _probe_frames(path, local_path, facts, full_decode=full_decode)
+        return _inspect_frames(path, local_path, facts, full_decode=full_decode)
     except FileNotFoundError as error:
         return replace(facts, status="missing", reason=_strip_path(error, path))
     except Exception as error:  # whatever a strange file makes a library raise is a finding about that file
@@ -48,8 +48,8 @@ def probe_video(path: str, *, full_decode: bool = False) -> VideoRecord:
 def compute_content_hash(local_path: str, *, whole: bool = False) -> str:
     """Hash of a file's bytes: equal for equal files.
 
-    Files above `WHOLE_BYTES` are told apart by their size and blocks of `BLOCK_BYTES` from head, middle and tail; the
-    hash then begins with "blocks:". Where such hashes agree, ``whole=True`` decides.
+    For files above `WHOLE_BYTES` it is made of their size and blocks of `BLOCK_BYTES` from head, middle and tail, and
+    begins with "blocks:". If two such hashes agree, ``whole=True`` decides.
     """
     size_bytes = os.path.getsize(local_path)
     digest = hashlib.blake2b(digest_size=16)
@@ -83,20 +83,21 @@ def _read_file_facts(local_path: str) -> VideoRecord:
     return replace(facts, content_hash=compute_content_hash(local_path))
 
 
-def _probe_frames(path: str, local_path: str | None, facts: VideoRecord, *, full_decode: bool) -> VideoRecord:
-    """Raises what the reader raises where no frame can be had."""
+def _inspect_frames(path: str, local_path: str | None, facts: VideoRecord, *, full_decode: bool) -> VideoRecord:
+    """Adds what the frames show. Raises what the reader raises if the video gives no frame."""
     is_pictures = is_frames_path(path)
     with VideoReader(path) as reader:
-        facts = replace(facts, width=reader.width, height=reader.height, codec=reader.codec, index=reader.index)
+        width, height, index = reader.width, reader.height, reader.index  # in this order: damage changes the index
+        facts = replace(facts, width=width, height=height, codec=reader.codec, index=index)
         if is_pictures:
             status, reason = _judge_pictures(reader, full_decode=full_decode)
             return replace(facts, status=status, reason=reason)
     if local_path is not None and count_missing_bytes(local_path):
-        reason = _add_missing_bytes(f"{facts.index.num_frames} frames decode", local_path)
+        reason = _add_missing_bytes(f"{index.num_frames} frames decode", local_path)
         return replace(facts, status="truncated", reason=reason)
     if local_path is None and not full_decode:
         return facts  # do not fetch a remote file as a whole
-    status, reason = _judge_stream(path, facts.index, full_decode=full_decode)
+    status, reason = _judge_stream(path, index, full_decode=full_decode)
     if status == "damaged":  # packets promise more than comes: note the frames that do come
         facts = replace(facts, index=decode_index(find_source(path), stream_index=None, num_threads=1))
     return replace(facts, status=status, reason=reason)
@@ -123,9 +124,9 @@ def _judge_stream(path: str, index: FrameIndex, *, full_decode: bool) -> tuple[s
     if stream.errors and not full_decode:
         return "truncated", stream.errors[0]
     if stream.errors or stream.num_damaged:
-        told = f" ({stream.errors[0]})" if stream.errors else ""
-        return "damaged", f"{stream.num_frames} frames decode, {stream.num_damaged} of them with damage{told}"
-    if full_decode and stream.num_frames < index.num_frames:
+        cause = f" ({stream.errors[0]})" if stream.errors else ""
+        return "damaged", f"{stream.num_frames} frames decode, {stream.num_damaged} of them with damage{cause}"
+    if stream.num_frames is not None and stream.num_frames < index.num_frames:
         return "damaged", f"{stream.num_frames} of {index.num_frames} frames decode"
     return OK, ""
 

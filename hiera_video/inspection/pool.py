@@ -82,7 +82,7 @@ class _Worker:
             self._start_process()
         self._wait_for_start()
         self._path, self._started = path, time.monotonic()
-        with contextlib.suppress(BrokenPipeError):  # it died meanwhile; take_result tells
+        with contextlib.suppress(BrokenPipeError):  # the process has died; take_result raises the error
             self.connection.send(path)
         return True
 
@@ -126,7 +126,7 @@ class _Worker:
 
 
 def _serve(connection: Connection, function: Callable[[str], Any]) -> None:
-    get_logger("hiera_video").setLevel(logging.ERROR)  # what is wrong with a video is told in its result
+    get_logger("hiera_video").setLevel(logging.ERROR)  # the result of a video says what is wrong with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process answers it
     connection.send(True)
     while True:

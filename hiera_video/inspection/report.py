@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hiera_video.utils.tables import format_table
@@ -55,7 +55,7 @@ def _format_lists(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _format_findings(report: Mapping[str, Any], severity: str) -> list[str]:
     lines: list[str] = []
-    prefix = report["path_prefix"].rstrip("/") + "/"  # the same in all paths, and told in the heading
+    prefix = report["path_prefix"].rstrip("/") + "/"  # the same in all paths; the heading shows it once
     for kind, group in report["findings"].items():
         if group["severity"] != severity:
             continue
@@ -75,7 +75,7 @@ def _format_videos(report: Mapping[str, Any]) -> list[str]:
     table = report["distributions"]
     if not table:
         return []
-    rows = [("", "min", "5 %", "median", "95 %", "max")]
+    rows: list[Sequence[str]] = [("", "min", "5 %", "median", "95 %", "max")]
     for name, title in _PROPERTIES.items():
         if name in table:
             rows.append(
@@ -93,8 +93,8 @@ def _format_videos(report: Mapping[str, Any]) -> list[str]:
 
 def _format_common(counts: Mapping[str, int]) -> str:
     total = sum(counts.values())
-    told = [f"{name} {count / total:.1%}" for name, count in list(counts.items())[:_MAX_COMMON]]
-    return ", ".join(told) + (f", {len(counts) - _MAX_COMMON} others" if len(counts) > _MAX_COMMON else "")
+    shares = [f"{name} {count / total:.1%}" for name, count in list(counts.items())[:_MAX_COMMON]]
+    return ", ".join(shares) + (f", {len(counts) - _MAX_COMMON} others" if len(counts) > _MAX_COMMON else "")
 
 
 def _format_known(row: Mapping[str, Any]) -> str:
@@ -122,8 +122,8 @@ def _format_verdict(report: Mapping[str, Any]) -> str:
     counts = {severity: 0 for severity in ("error", "warning")}
     for group in report["findings"].values():
         counts[group["severity"]] += len(group["found"])
-    told = [f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items() if count]
-    return f"Result: {' and '.join(told) or 'nothing is wrong'}"
+    counted = [f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items() if count]
+    return f"Result: {' and '.join(counted) or 'nothing is wrong'}"
 
 
 def _format_number(value: float) -> str:

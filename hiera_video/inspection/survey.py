@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
-from torch.utils.data import Dataset
 
 from hiera_video.data.clip_sampling import compute_clip_length_frames
+from hiera_video.data.dataset import VideoDataset
 from hiera_video.data.lists import UNLABELLED, VideoList
 from hiera_video.video.manifest import BROKEN, IMPAIRED, VideoRecord
 
@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "unreadable_list": (ERROR, "lists that cannot be read"),
     **{status: (ERROR, meaning) for status, meaning in {**BROKEN, **IMPAIRED}.items()},
     "label_out_of_range": (ERROR, "labels that the model's head does not have (MODEL.NUM_CLASSES)"),
-    "no_label": (ERROR, "lines without a label (DATA.PATH_LABEL_SEPARATOR tells what stands before it)"),
+    "no_label": (ERROR, "lines without a label (DATA.PATH_LABEL_SEPARATOR must stand before the label)"),
     "untrained_class": (ERROR, "classes without a video to train on"),
     "leak": (ERROR, "the same video in training and in validation or test"),
     "unseen_class": (WARNING, "classes without a video in this list"),
@@ -75,7 +75,7 @@ _NAMED_CLASSES = 20
 
 
 def find_faulty_videos(records: Mapping[str, VideoRecord], splits: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    """Videos that are broken or impaired, by path; ``splits`` tells which lists a path is in."""
+    """Videos that are broken or impaired, by path; ``splits`` says which lists a path is in."""
     for path in sorted(records):
         if records[path].status in KINDS:
             yield Finding(records[path].status, path, tuple(splits[path]), records[path].reason)
@@ -119,8 +119,8 @@ def find_repeats(lists: Mapping[str, VideoList], records: Mapping[str, VideoReco
     for split, videos in lists.items():
         for path, label in zip(videos.paths.tolist(), videos.labels.tolist(), strict=True):
             record = records[path]
-            has_content = record.content_hash is not None and not record.is_broken
-            groups[record.content_hash if has_content else f"path {path}"].append((split, path, label))
+            content = None if record.is_broken else record.content_hash
+            groups[f"path {path}" if content is None else content].append((split, path, label))
     for group in groups.values():
         if len(group) > 1:
             yield from _judge_group(group)
@@ -141,10 +141,10 @@ def _judge_group(group: list[tuple[str, str, int]]) -> Iterator[Finding]:
             yield Finding("duplicate", first, (split,), f"same content as {_join_few(others)}{clash}")
     if len(paths_of) > 1:
         (_, (first, *_)), *rest = paths_of.items()
-        told = [f"in {split} as {_join_few(paths)}" for split, paths in rest if paths != [first]]
-        told += [f"in {split} too" for split, paths in rest if paths == [first]]
+        places = [f"in {split} as {_join_few(paths)}" for split, paths in rest if paths != [first]]
+        places += [f"in {split} too" for split, paths in rest if paths == [first]]
         kind = "leak" if "train" in paths_of else "overlap"
-        yield Finding(kind, first, tuple(paths_of), "; ".join(told) + clash)
+        yield Finding(kind, first, tuple(paths_of), "; ".join(places) + clash)
 
 
 def find_ambiguous(records: Mapping[str, VideoRecord]) -> list[str]:
@@ -156,14 +156,16 @@ def find_ambiguous(records: Mapping[str, VideoRecord]) -> list[str]:
 
 def compute_distributions(records: Iterable[VideoRecord]) -> dict[str, dict[str, float]]:
     """Smallest, 5 %, median, 95 % and largest value of each property; and ``count``, in how many videos it is known."""
-    known = [record for record in records if record.index is not None]
-    values = {
-        "duration_sec": [r.index.duration_sec for r in known if r.index.duration_sec > 0],
-        "frames": [r.index.num_frames for r in known],
-        "fps": [r.index.fps for r in known if r.index.fps > 0],
-        "short_side_px": [min(r.width, r.height) for r in known],
-        "long_side_px": [max(r.width, r.height) for r in known],
-        "key_frame_distance_frames": [r.index.num_frames / len(r.index.keys) for r in known if r.index.is_seek_safe],
+    records = list(records)
+    known = [record.index for record in records if record.index is not None]
+    sides = [(r.width, r.height) for r in records if r.width is not None and r.height is not None]
+    values: dict[str, list[float]] = {
+        "duration_sec": [index.duration_sec for index in known if index.duration_sec > 0],
+        "frames": [index.num_frames for index in known],
+        "fps": [index.fps for index in known if index.fps > 0],
+        "short_side_px": [min(pair) for pair in sides],
+        "long_side_px": [max(pair) for pair in sides],
+        "key_frame_distance_frames": [index.num_frames / len(index.keys) for index in known if index.is_seek_safe],
     }
     return {name: _describe(numbers) for name, numbers in values.items() if numbers}
 
@@ -195,7 +197,7 @@ def compare_with_known(
     return rows
 
 
-def measure_clip_rate(dataset: Dataset, *, seconds: float, seed: int = 0) -> dict[str, float]:
+def measure_clip_rate(dataset: VideoDataset, *, seconds: float, seed: int = 0) -> dict[str, float]:
     """How fast one core makes a data set's samples: in this process, with one thread, in random order.
 
     Returns:

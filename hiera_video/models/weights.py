@@ -5,18 +5,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hiera_video.models.checkpoint_file import CheckpointFile, read_checkpoint_file
 from hiera_video.models.hiera import Hiera
 from hiera_video.utils.logging import get_logger
-from hiera_video.utils.pathmgr import fetch_file
 
 _logger = get_logger(__name__)
 
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 _DECODER_PREFIXES = ("decoder_", "mask_token", "multi_scale_fusion_heads", "encoder_norm")
 _HEAD = ("head.projection.weight", "head.projection.bias")
 
@@ -57,7 +55,9 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def load_weights(model: Hiera, path: str | os.PathLike, *, source_grid: Sequence[int] | None = None) -> LoadReport:
+def load_weights(
+    model: Hiera, path: str | os.PathLike[str] | CheckpointFile, *, source_grid: Sequence[int] | None = None
+) -> LoadReport:
     """Loads a file's weights into a model as far as they fit, and says how far that is.
 
     - Position embeddings of another size are interpolated: in space bicubic, in time linear.
@@ -72,18 +72,17 @@ def load_weights(model: Hiera, path: str | os.PathLike, *, source_grid: Sequence
 
     Args:
         model: gets the weights in place.
-        path: local file or URL: a released `.pth`, one of our checkpoints, a bare state dict, or `.safetensors`. The
-            weights may be under the key `model_state`, their names may carry the prefixes of DDP and torch.compile.
-        source_grid: tokens per side, (T', H', W') or (H', W'), of the model that the file is of; needed only when its
-            spatial grid is not square. A checkpoint may carry it under the key `tokens_grid`.
+        path: local file or URL, in any form that `read_checkpoint_file` knows; or a file that it has already read.
+        source_grid: tokens per side, (T', H', W') or (H', W'), of the model whose weights these are; needed only when
+            its spatial grid is not square and the file does not say it under the key `tokens_grid`.
 
     Raises:
         FileNotFoundError: no such file, or a URL that cannot be fetched.
         ValueError: not a checkpoint, or one that only unsafe unpickling could read; a shape that fits neither as it is
             nor by one of the ways above; no tensor for this model at all.
     """
-    source = os.fspath(path)
-    state, carried_grid = _read_state(source)
+    file = path if isinstance(path, CheckpointFile) else read_checkpoint_file(path)
+    state, source = dict(file.weights), file.source
     report = LoadReport(source)
     target = model.state_dict()
     if not any(name in target for name in state):
@@ -92,7 +91,7 @@ def load_weights(model: Hiera, path: str | os.PathLike, *, source_grid: Sequence
     _drop_decoder(state, target, report)
     _drop_other_head(state, target, report)
     _inflate(state, target, model, report)
-    _resize_pos_embeds(state, target, model, source_grid or carried_grid, report)
+    _resize_pos_embeds(state, target, model, source_grid or file.tokens_grid, report)
     for name in target:
         if name in state and state[name].shape != target[name].shape:
             raise ValueError(
@@ -104,29 +103,6 @@ def load_weights(model: Hiera, path: str | os.PathLike, *, source_grid: Sequence
     report.missing = [name for name in target if name not in state]
     report.unexpected = [name for name in state if name not in target]
     return report
-
-
-def _read_state(source: str) -> tuple[dict[str, Tensor], Sequence[int] | None]:
-    """The tensors of a file by name without wrappers' prefixes, and the token grid if the file carries one."""
-    local = fetch_file(source)
-    try:
-        if local.endswith(".safetensors"):
-            content = safetensors.torch.load_file(local)
-        else:
-            content = torch.load(local, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can make an unpickler raise anything
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{source} is no checkpoint, or none that can be read safely: {reason}") from error
-    state = content.get("model_state", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{source} holds no state dict, neither at the top nor under the key 'model_state'")
-    return {_strip_prefixes(name): value for name, value in state.items()}, content.get("tokens_grid")
-
-
-def _strip_prefixes(name: str) -> str:
-    while name.startswith(_WRAPPER_PREFIXES):
-        name = name.split(".", 1)[1]
-    return name
 
 
 def _drop_decoder(state: dict[str, Tensor], target: dict[str, Tensor], report: LoadReport) -> None:

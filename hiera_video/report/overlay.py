@@ -14,6 +14,7 @@ _MIN_SIZE_PX = 12
 _LINES_IN_HEIGHT = 24  # how many lines would fill a frame
 _INK, _SHADE = (255, 255, 255, 255), (0, 0, 0, 170)  # white on a dark veil: readable on any background
 _NO_GLYPH = "\U0010ffff"
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class LabelPainter:
@@ -60,7 +61,7 @@ class LabelPainter:
         pixels = np.asarray(picture).astype(np.float32)  # (h, w, 4)
         return pixels[..., :3], pixels[..., 3:] / 255
 
-    def _fit(self, line: str) -> tuple[str, ImageFont.FreeTypeFont]:
+    def _fit(self, line: str) -> tuple[str, Font]:
         """The text as it can be drawn, and the font that can."""
         line = "".join(letter if letter.isprintable() else " " for letter in line)
         missing = [{letter for letter in line if not _has_glyph(font, letter)} for font in self._fonts]
@@ -85,8 +86,8 @@ def find_undrawable(text: str, *, font_path: str = "") -> str:
     return min(("".join(dict.fromkeys(c for c in text if not _has_glyph(font, c))) for font in fonts), key=len)
 
 
-def _load_fonts(size_px: int, font_path: str) -> list[ImageFont.FreeTypeFont]:
-    fonts = []
+def _load_fonts(size_px: int, font_path: str) -> list[Font]:
+    fonts: list[Font] = []
     for name in (font_path, *_FONTS):
         try:
             fonts += [ImageFont.truetype(name, size_px)] if name else []
@@ -97,6 +98,6 @@ def _load_fonts(size_px: int, font_path: str) -> list[ImageFont.FreeTypeFont]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _has_glyph(font: ImageFont.FreeTypeFont, letter: str) -> bool:
+def _has_glyph(font: Font, letter: str) -> bool:
     """Whether a font has a letter; one that it lacks is drawn as the same box as any other that it lacks."""
     return letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask(_NO_GLYPH))

@@ -1,4 +1,4 @@
-"""Found clips as one HTML page that needs no network: thumbnails are part of it, videos play from where they lie.
+"""An HTML page of found clips. It needs no network: thumbnails are part of it, and videos play from where they lie.
 
 Everything that comes from the data (paths, class names) is escaped, and the page's own policy forbids scripts.
 """
@@ -68,8 +68,8 @@ class ShownClip:
 
     Attributes:
         path: of the video, as `VideoReader` takes it.
-        start_sec: since the first frame; NaN where it is the video's start, or unknown.
-        end_sec: likewise.
+        start_sec: time since the first frame; NaN where it is the video's start, or unknown.
+        end_sec: likewise, of its end.
         label: name of its class; "" for none.
         row: its number among the embeddings; None for none.
     """
@@ -83,7 +83,7 @@ class ShownClip:
 
 @dataclass(frozen=True)
 class _Preview:
-    """A clip's thumbnail (JPEG), its video's codec and first time stamp, or what is wrong with it."""
+    """A clip's thumbnail (JPEG), its video's codec and first time stamp, or the reason why there is none."""
 
     jpeg: bytes = b""
     codec: str = ""
@@ -102,10 +102,10 @@ def render_search_page(
     """The query, and what was found with its scores, the best first.
 
     Args:
-        query: what was looked for.
-        results: clips and scores.
-        title: heading.
-        facts: lines below it.
+        query: the clip that was looked for.
+        results: found clips and their scores.
+        title: of the page.
+        facts: lines below the title.
         page_dir: folder that the page will lie in; videos are linked relative to it.
     """
     clips = [query, *(clip for clip, _ in results)]
@@ -160,10 +160,10 @@ def format_span(start_sec: float, end_sec: float) -> str:
 
 
 def make_url(path: str, page_dir: str | os.PathLike[str]) -> str | None:
-    """Where a page in ``page_dir`` finds a video; None where browsers cannot get at it.
+    """The address by which a page in ``page_dir`` finds a video; None where browsers cannot read it.
 
-    http:// and https:// stay as they are; local files become relative to the page, or file:// where they cannot (on
-    another drive), percent-encoded.
+    http:// and https:// addresses stay unchanged. A local path becomes relative to the page, or a file:// address if it
+    lies on another drive; it is percent-encoded.
     """
     scheme = _get_scheme(path)
     if scheme in ("http", "https"):
@@ -220,7 +220,7 @@ def _load_video_previews(path: str, clips: Sequence[ShownClip]) -> list[_Preview
             first_sec = float(reader.index.pts[0] * reader.index.time_base) if reader.index.pts is not None else 0.0
             return [_Preview(_encode_jpeg(frame), reader.codec, max(first_sec, 0.0)) for frame in frames.numpy()]
     except FileNotFoundError:
-        return [_Preview(problem="This video is not there any more.")] * len(clips)
+        return [_Preview(problem="This video no longer exists.")] * len(clips)
     except (OSError, ValueError, VideoDecodeError):
         return [_Preview(problem="This video cannot be read.")] * len(clips)
 
@@ -265,13 +265,13 @@ def _make_card(clip: ShownClip, preview: _Preview, page_dir: str | os.PathLike[s
     shown = "".join(f'<span class="chip">{_escape(chip)}</span>' for chip in chips if chip)
     if note and url and preview.codec != "pictures":
         note += " Open the file"
-        told = f'<p class="soft">{_escape(note)} <a href="{_escape(url)}">in a player</a>.</p>'
+        remark = f'<p class="soft">{_escape(note)} <a href="{_escape(url)}">in a player</a>.</p>'
     else:
-        told = f'<p class="soft">{_escape(note)}</p>' if note else ""
+        remark = f'<p class="soft">{_escape(note)}</p>' if note else ""
     return (
         f'<article class="card"><div class="media">{_make_media(clip, preview, url, is_played=not note)}</div>'
         f'<div class="text">{top}<p class="name">{_escape(_get_name(clip.path))}</p>'
-        f'<div class="chips">{shown}</div>{told}<p class="path">{_escape(clip.path)}</p></div></article>'
+        f'<div class="chips">{shown}</div>{remark}<p class="path">{_escape(clip.path)}</p></div></article>'
     )
 
 
@@ -302,12 +302,12 @@ def _escape(text: str) -> str:
 
 
 def _make_page(title: str, facts: Iterable[str], body: str) -> str:
-    told = "".join(f'<p class="soft">{_escape(fact)}</p>' for fact in facts)
+    lines = "".join(f'<p class="soft">{_escape(fact)}</p>' for fact in facts)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="referrer" content="no-referrer">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_escape(title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><header><h1>{_escape(title)}</h1>{told}</header>\n<main>{body}</main></body></html>\n"
+        f"<body><header><h1>{_escape(title)}</h1>{lines}</header>\n<main>{body}</main></body></html>\n"
     )

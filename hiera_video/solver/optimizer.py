@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
 
+class LayeredModel(Protocol):
+    """A model that knows its layers, as `Hiera` does."""
+
+    @property
+    def num_layers(self) -> int:
+        """How many layer ids there are."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that never decay."""
+
+    def get_layer_id(self, name: str) -> int:
+        """The layer of a parameter, in [0, num_layers)."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All parameters."""
+
+
 def compute_param_groups(
-    model: nn.Module, *, weight_decay: float, layer_decay: float = 1.0, zero_wd_1d_param: bool = True
+    model: LayeredModel, *, weight_decay: float, layer_decay: float = 1.0, zero_wd_1d_param: bool = True
 ) -> list[dict[str, Any]]:
     """Groups of parameters that share weight decay and learning-rate factor.
 
@@ -44,7 +62,7 @@ def compute_param_groups(
     return list(groups.values())
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(cfg: CfgNode, model: LayeredModel) -> torch.optim.Optimizer:
     """AdamW or SGD over `compute_param_groups`, as SOLVER says; the learning rate is set at each step."""
     solver = cfg.SOLVER
     groups = compute_param_groups(

@@ -45,7 +45,7 @@ def get_device() -> torch.device:
 
 
 def barrier() -> None:
-    """Waits until every process has come here."""
+    """Waits until every process has reached this call."""
     if is_initialized():
         dist.barrier()
 

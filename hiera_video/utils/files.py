@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
-def write_whole(path: Path, content: Any) -> None:
-    """Writes bytes (or a buffer). A crash at any moment leaves the old file or the new one, never a part of one.
+@contextlib.contextmanager
+def open_whole(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file to write. A crash at any moment leaves the old file or the new one, never a part of one.
 
-    Until it is done, the file has ``.partial`` behind its name. Missing folders are made.
+    Until the block ends, the file has ``.partial`` behind its name. Missing folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as file:
-        file.write(content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def write_whole(path: Path, content: Any) -> None:
+    """Writes bytes, or a buffer of them, by `open_whole`."""
+    with open_whole(path) as file:
+        file.write(content)

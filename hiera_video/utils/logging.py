@@ -21,7 +21,7 @@ class _BarFriendlyHandler(logging.StreamHandler):
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The logger of a module; handlers are on the package's root logger alone, see `setup_logging`."""
+    """The logger of a module; only the package's root logger has handlers, see `setup_logging`."""
     return logging.getLogger(name)
 
 

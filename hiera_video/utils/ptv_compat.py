@@ -2,7 +2,7 @@
 
 PyTorchVideo 0.1.5 imports ``torchvision.transforms.functional_tensor``, which torchvision 0.17 renamed to
 ``_functional_tensor``. The functions behind it are unchanged, so an alias in ``sys.modules`` is all it needs. Its use
-of TorchScript makes newer torch versions warn on import, which tells our users nothing.
+of TorchScript makes newer torch versions warn on import; users can do nothing about it, so the warning is hidden.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Randomness that depends on a key alone, not on who asks for it or when."""
+"""Random numbers that depend only on a key, not on who asks for them or when."""
 
 import contextlib
 import random

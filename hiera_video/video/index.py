@@ -8,8 +8,8 @@ Two ways lead to the same list:
 * `decode_index` decodes everything and counts. It is for all other files: AVI with its guessed time stamps, MPEG-4's
   empty pictures, VP8's invisible frames, streams that start in the middle, truncated files.
 
-What neither the container nor the packets can tell is damage inside a packet; the decoder then notices that frames are
-missing (see `pyav_backend`), and the file is counted by decoding.
+Neither the container nor the packets show damage inside a packet. The decoder then notices that frames are missing (see
+`pyav_backend`), and the file is counted by decoding.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class KeyFrame:
     Packets before it in the file are shown earlier, packets after it later.
     """
 
-    position: int  # of its frame, which is the first that comes out
+    position: int  # of its frame, which is the first frame that the decoder gives
     pts: int
     seek_timestamp: int
 
@@ -53,8 +53,8 @@ class FrameIndex:
     """The frames of one video stream in presentation order.
 
     ``pts`` (in ``time_base``) is strictly increasing, a range where evenly spaced, or None where time stamps cannot
-    tell frames apart. ``keys`` and ``is_seek_safe`` (no key frames but ``keys``, no hidden frames) are filled by a
-    packet scan alone; without them, frames are found by counting from the start.
+    tell frames apart. Only a packet scan fills ``keys`` and ``is_seek_safe`` (no key frames but
+    ``keys``, no hidden frames); without them, frames are found by counting from the start.
     """
 
     num_frames: int
@@ -81,7 +81,7 @@ class FrameIndex:
 
 @dataclass(frozen=True)
 class _Packet:
-    pts: int | None
+    pts: int
     dts: int | None
     duration: int
     is_corrupt: bool
@@ -118,6 +118,17 @@ def open_stream(
     return container, streams[0]
 
 
+def get_time_base(stream: av.VideoStream) -> Fraction:
+    """The unit of a stream's time stamps, in seconds.
+
+    Raises:
+        VideoDecodeError: the stream does not say.
+    """
+    if stream.time_base is None:
+        raise VideoDecodeError("the stream does not say which unit its time stamps have")
+    return stream.time_base
+
+
 def decode_index(source: Source, *, stream_index: int | None, num_threads: int) -> FrameIndex:
     """The frames of a file, by decoding all of it; packets that do not decode are passed over, as ffmpeg does.
 
@@ -132,16 +143,16 @@ def decode_index(source: Source, *, stream_index: int | None, num_threads: int) 
             raise VideoDecodeError(f"no frame can be decoded: {errors[0] if errors else 'the stream is empty'}")
         if errors:
             _logger.warning("%s: damaged or truncated (%s); %d frames decode", source, errors[0], len(frames))
-        pts = [stamp for stamp, _ in frames]
-        is_timed = None not in pts and all(first < second for first, second in pairwise(pts))
+        pts = [stamp for stamp, _ in frames if stamp is not None]
+        is_timed = len(pts) == len(frames) and all(first < second for first, second in pairwise(pts))
         duration_sec, fps = _compute_timing(stream, pts if is_timed else None, frames[-1][1], len(frames))
-        return FrameIndex(len(frames), _compress(pts) if is_timed else None, stream.time_base, duration_sec, fps)
+        return FrameIndex(len(frames), _compress(pts) if is_timed else None, get_time_base(stream), duration_sec, fps)
 
 
 def scan_packets(
     container: av.container.InputContainer, stream: av.VideoStream, *, has_data: bool = True
 ) -> FrameIndex | None:
-    """The index from the packets alone, or None where they do not tell for sure which frames will come out.
+    """The index from the packets alone, or None if they leave open which frames the decoder will give.
 
     Args:
         container: as opened; it is read to its end.
@@ -154,12 +165,13 @@ def scan_packets(
         return None
     extradata = bytes(stream.codec_context.extradata or b"") if has_data else None
     try:
-        packets = [_note(packet, codec, extradata) for packet in iterate_packets(container, stream)]
+        noted = [_note(packet, codec, extradata) for packet in iterate_packets(container, stream)]
     except av.FFmpegError:
         return None
+    packets = [packet for packet in noted if packet is not None]
     stamps = [packet.pts for packet in packets]
     is_whole = not any(packet.is_corrupt for packet in packets) and stream.frames in (0, len(packets))
-    if not is_whole or None in stamps or len(set(stamps)) != len(packets):
+    if not is_whole or len(set(stamps)) != len(noted):
         return None
     shown = sorted((packet.pts, packet.duration) for packet in packets if not packet.is_discard)
     if not shown:
@@ -171,7 +183,7 @@ def scan_packets(
     return FrameIndex(
         len(pts),
         pts,
-        stream.time_base,
+        get_time_base(stream),
         *_compute_timing(stream, pts, shown[-1][1], len(pts)),
         keys=tuple(keys),
         is_seek_safe=has_data and len(keys) == sum(packet.is_key for packet in packets) and len(pts) == len(packets),
@@ -232,7 +244,7 @@ def iterate_frames(
 def read_packets(
     container: av.container.InputContainer, stream: av.VideoStream, *, errors: list[str]
 ) -> Iterator[av.Packet]:
-    """The stream's packets, also empty ones, as far as the file can be read; ``errors`` collects why not further."""
+    """The stream's packets, also empty ones, until the file ends or cannot be read; ``errors`` collects the reason."""
     try:
         yield from container.demux(stream)
     except av.FFmpegError as error:
@@ -248,7 +260,10 @@ def decode_packet(stream: av.VideoStream, packet: av.Packet | None, *, errors: l
         return []
 
 
-def _note(packet: av.Packet, codec: str, extradata: bytes | None) -> _Packet:
+def _note(packet: av.Packet, codec: str, extradata: bytes | None) -> _Packet | None:
+    """What matters of a packet; None if it has no time stamp."""
+    if packet.pts is None:
+        return None
     return _Packet(
         pts=packet.pts,
         dts=packet.dts,
@@ -294,7 +309,7 @@ def _compute_timing(
         fps = header_fps or 25.0  # nothing is known: FFmpeg's own default
         return num_frames / fps, fps
     gap = last_duration or median(second - first for first, second in pairwise(pts))
-    duration_sec = float((pts[-1] - pts[0] + gap) * stream.time_base)
+    duration_sec = float((pts[-1] - pts[0] + gap) * get_time_base(stream))
     fps = num_frames / duration_sec
     rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
     return duration_sec, next((rate for rate in rates if abs(rate / fps - 1) < _FPS_TOLERANCE), fps)

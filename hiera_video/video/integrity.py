@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from hiera_video.video.index import decode_packet, open_stream, read_packets
+from hiera_video.video.index import decode_packet, get_time_base, open_stream, read_packets
 from hiera_video.video.source import find_source
 
 _BOX_TYPES = set(b"ftyp styp moov mdat free skip wide pnot uuid meta moof mfra sidx ssix emsg prft".split())
@@ -62,7 +62,7 @@ def check_stream(path: str, *, is_decoded: bool) -> StreamCheck:
                 num_frames, num_damaged = num_frames + 1, num_damaged + frame.is_corrupt
         for frame in decode_packet(stream, None, errors=errors) if is_decoded else ():
             num_frames, num_damaged = num_frames + 1, num_damaged + frame.is_corrupt
-    end_sec = float(end_pts * stream.time_base)
+    end_sec = float(end_pts * get_time_base(stream))
     return StreamCheck(
         num_promised,
         num_packets,

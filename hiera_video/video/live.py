@@ -14,12 +14,12 @@ import torch
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from hiera_video.utils.logging import get_logger
-from hiera_video.video.index import VideoDecodeError, iterate_frames, open_stream
+from hiera_video.video.index import VideoDecodeError, get_time_base, iterate_frames, open_stream
 
 _PROTOCOLS = {"rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"}
 _CAMERA = "/dev/video"
 _STANDARD_INPUT = "-"
-_DEFAULT_FPS = Fraction(25)  # FFmpeg's, where nothing tells
+_DEFAULT_FPS = Fraction(25)  # FFmpeg's own, for streams that do not say
 _MIN_STEP_SEC = 1e-6
 _MAX_GAP_SEC = 60.0  # time stamps that leap further are of a clock that was set
 _MAX_DISORDER_SEC = 1.0  # and so are those that leap further back; some files have them in a wrong order
@@ -64,7 +64,7 @@ class LiveVideo:
         except VideoDecodeError as error:
             raise VideoDecodeError(f"{path}: {error}") from error.__cause__
         self.fps = Fraction(self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_FPS)
-        self.time_base = self._stream.time_base
+        self.time_base = get_time_base(self._stream)
 
     def __iter__(self) -> Iterator[tuple[float, torch.Tensor]]:
         """Seconds since the first frame, strictly increasing; and the frame, RGB uint8 (H, W, C)."""
@@ -128,7 +128,7 @@ class _Clock:
         self._zero_sec: float | None = None  # the source's time at our 0
 
     def read(self, stamp_sec: float | None) -> float:
-        """Time of a frame; of one whose time stamp tells nothing, a frame after the one before."""
+        """Time of a frame. A frame without a usable time stamp comes one frame duration after the one before it."""
         step_sec = math.inf
         if self._zero_sec is not None and stamp_sec is not None:
             step_sec = stamp_sec - self._zero_sec - self._now_sec

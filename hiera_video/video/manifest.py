@@ -21,7 +21,7 @@ from hiera_video.utils.pathmgr import get_path_here, pathmgr
 from hiera_video.video import FrameIndex, VideoDecodeError, VideoReader
 from hiera_video.video.index import KeyFrame
 
-# Status of a video -> what it means. No frame can be had of a broken one; the others are read as they are.
+# Status of a video -> what it means. A broken video gives no frame at all; impaired ones are read as they are.
 BROKEN = {
     "missing": "there is no such file",
     "empty": "the file has no bytes",
@@ -68,7 +68,7 @@ _logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """What is known of one video; what a broken one does not tell is None.
+    """What is known of one video; None stands for what a broken one does not show.
 
     Attributes:
         status: "ok", or a key of `BROKEN` or `IMPAIRED`.
@@ -79,7 +79,7 @@ class VideoRecord:
         codec: FFmpeg's name of it.
         size_bytes: of a local file; None of a remote one.
         mtime_sec: when it was last changed, seconds since 1970.
-        content_hash: see `probe.compute_content_hash`.
+        content_hash: see `inspection.inspect_video.compute_content_hash`.
     """
 
     status: str
@@ -94,7 +94,7 @@ class VideoRecord:
 
     @property
     def is_broken(self) -> bool:
-        """Whether no frame of it can be had."""
+        """Whether it gives no frame at all."""
         return self.status in BROKEN
 
 
@@ -138,7 +138,7 @@ class Manifest:
         return self._read_row(row, status, size_bytes)
 
     def find_broken(self, paths: np.ndarray) -> dict[int, VideoRecord]:
-        """Positions in a list -> records, of those videos of which no frame can be had."""
+        """The broken videos of a list: position -> record."""
         is_broken = pc.is_in(self._columns["status"], value_set=pa.array(list(BROKEN)))
         candidates = pc.is_in(pa.array(paths), value_set=self._columns["path"].filter(is_broken))
         records = {int(i): self.get_entry(str(paths[i])) for i in np.flatnonzero(candidates.to_numpy(False))}
@@ -163,12 +163,10 @@ class Manifest:
         log(message, path, self._source, "no" if size_bytes is None else size_bytes, status)
 
     def _read_row(self, row: int, status: str, size_bytes: int | None) -> VideoRecord:
-        def get(name: str) -> object:
-            return self._columns[name][row].as_py()
-
-        index = None if get("frames") is None else self._read_index(row)
-        names = ("reason", "width", "height", "codec", "mtime_sec", "content_hash")
-        return VideoRecord(status=status, size_bytes=size_bytes, index=index, **{name: get(name) for name in names})
+        names = ("frames", "reason", "width", "height", "codec", "mtime_sec", "content_hash")
+        facts: dict[str, Any] = {name: self._columns[name][row].as_py() for name in names}
+        index = None if facts.pop("frames") is None else self._read_index(row)
+        return VideoRecord(status=status, size_bytes=size_bytes, index=index, **facts)
 
     def _read_index(self, row: int) -> FrameIndex:
         get = {name: self._columns[name][row].as_py() for name in _SCHEMA.names[5:8] + _SCHEMA.names[14:]}
@@ -263,7 +261,7 @@ def _make_row(path: str, record: VideoRecord, splits: list[str], label: int) -> 
     index = record.index
     if index is None:
         return row
-    is_even = isinstance(index.pts, range)
+    even = index.pts if isinstance(index.pts, range) else None
     return {
         **row,
         "frames": index.num_frames,
@@ -271,9 +269,9 @@ def _make_row(path: str, record: VideoRecord, splits: list[str], label: int) -> 
         "duration_sec": index.duration_sec,
         "time_base_num": index.time_base.numerator,
         "time_base_den": index.time_base.denominator,
-        "pts_start": index.pts.start if is_even else None,
-        "pts_step": index.pts.step if is_even else None,
-        "pts": None if is_even else index.pts,
+        "pts_start": None if even is None else even.start,
+        "pts_step": None if even is None else even.step,
+        "pts": index.pts if even is None else None,
         "key_positions": [key.position for key in index.keys],
         "key_pts": [key.pts for key in index.keys],
         "key_seek_timestamps": [key.seek_timestamp for key in index.keys],

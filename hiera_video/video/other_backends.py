@@ -23,13 +23,13 @@ class UntrustedBackendError(Exception):
 
 
 class DecordBackend:
-    """Decodes by decord. It takes the stream that FFmpeg would choose, and cannot be told otherwise."""
+    """Decodes by decord. It takes the stream that FFmpeg would choose; no other can be asked for."""
 
     def __init__(self, path: str, source: PyavBackend) -> None:
         decord = import_decord()
         _check_seekable(source)
         if not source.is_best_stream:
-            raise UntrustedBackendError("it cannot be told which of several video streams to take")
+            raise UntrustedBackendError("it cannot choose among several video streams")
         try:
             self._reader = decord.VideoReader(path, num_threads=source.num_threads)
             stamps = self._reader.get_frame_timestamp(list(range(len(self._reader))))[:, 0]
@@ -104,7 +104,7 @@ def _check_seekable(source: PyavBackend) -> None:
         raise UntrustedBackendError("its seeking is not exact in this kind of stream")
 
 
-def _check_times(found_sec: Sequence[float], expected_sec: Sequence[float]) -> None:
+def _check_times(found_sec: Sequence[float] | np.ndarray, expected_sec: Sequence[float] | np.ndarray) -> None:
     if len(found_sec) != len(expected_sec):
         raise UntrustedBackendError(f"it finds {len(found_sec)} frames instead of {len(expected_sec)}")
     if not np.allclose(found_sec, expected_sec, rtol=1e-6, atol=_TIME_TOLERANCE_SEC):

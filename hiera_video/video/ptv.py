@@ -54,10 +54,10 @@ class PytorchVideoPathHandler(VideoPathHandler):
 
     def __init__(self, backend: str = "pyav", num_threads: int = 1) -> None:
         super().__init__()
-        self._options = {"backend": backend, "num_threads": num_threads}
+        self._backend, self._num_threads = backend, num_threads
 
     def video_from_path(self, filepath: str, decode_audio: bool = False, decoder: str = "pyav", fps: int = 30) -> Video:
         """Opens ``filepath``; the backend given to the handler counts, not ``decoder``, and audio is left out."""
         if os.path.isdir(filepath):
             return super().video_from_path(filepath, decode_audio, decoder, fps)
-        return PytorchVideoReader(VideoReader(filepath, **self._options))
+        return PytorchVideoReader(VideoReader(filepath, self._backend, self._num_threads))

@@ -1,6 +1,6 @@
 """Frames by PyAV, which reads any codec: decodes as little of a file as the wanted frames need.
 
-Where the packets tell which frames there are (see `index`), decoding starts at the last key frame before a wanted one,
+If the packets show which frames there are (see `index`), decoding starts at the last key frame before a wanted one,
 and leaves out frames that nobody wants and no other frame refers to. Everything else is decoded from its start.
 """
 
@@ -83,8 +83,16 @@ class PyavBackend:
 
     @property
     def is_best_stream(self) -> bool:
-        """Whether FFmpeg would choose this stream too: other libraries cannot be told which one to take."""
-        return self._container.streams.best("video").index == self.stream_index
+        """Whether FFmpeg would choose this stream too: other libraries take that one."""
+        best = self._container.streams.best("video")
+        return best is not None and best.index == self.stream_index
+
+    @property
+    def _pts(self) -> Sequence[int]:
+        """The time stamps, which every index with key frames has."""
+        if self.index.pts is None:
+            raise _IndexMismatchError("there are key frames, but no time stamps")
+        return self.index.pts
 
     def decode(self, positions: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (position, uint8 RGB (H, W, 3)) for strictly increasing positions; it may start over.
@@ -99,7 +107,7 @@ class PyavBackend:
                     yield from self._decode_run(key, wanted)
                     left = left[len(wanted) :]
                 return
-            except _UncleanKeyError as error:  # nothing of its run has come out; what came before is right
+            except _UncleanKeyError as error:  # this run has given no frame yet; the frames before it are right
                 self.index = replace(self.index, keys=tuple(key for key in self.index.keys if key != error.key))
             except _IndexMismatchError as error:
                 left = positions
@@ -136,7 +144,8 @@ class PyavBackend:
 
     def _decode_run(self, key: KeyFrame, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decodes from ``key`` to the last wanted frame. Frames are known by their time stamps."""
-        left = {self.index.pts[position]: position for position in wanted}
+        pts = self._pts
+        left = {pts[position]: position for position in wanted}
         previous = key.position - 1
         try:
             for packet in self._choose_packets(key, frozenset(left)):
@@ -166,8 +175,9 @@ class PyavBackend:
 
     def _check_order(self, frame: av.VideoFrame, previous: int) -> int:
         """The frame's position; frames come in their order, and all of them unless some are left out."""
-        position = bisect_right(self.index.pts, frame.pts) - 1 if frame.pts is not None else -1
-        is_known = position >= 0 and self.index.pts[position] == frame.pts
+        pts = self._pts
+        position = bisect_right(pts, frame.pts) - 1 if frame.pts is not None else -1
+        is_known = position >= 0 and pts[position] == frame.pts
         if not is_known or position <= previous or (position > previous + 1 and not self._leaves_out):
             raise _IndexMismatchError(f"after frame {previous} comes one that the container does not announce there")
         return position

@@ -27,7 +27,10 @@ from hiera_video.video.other_backends import (
 from hiera_video.video.pyav_backend import PyavBackend
 from hiera_video.video.source import LocalSource, find_source
 
-_OTHER_BACKENDS = {"decord": DecordBackend, "torchcodec": TorchcodecBackend}
+_OTHER_BACKENDS: dict[str, type[DecordBackend | TorchcodecBackend]] = {
+    "decord": DecordBackend,
+    "torchcodec": TorchcodecBackend,
+}
 _IMPORTS = {"decord": import_decord, "torchcodec": import_torchcodec}
 _warned: set[tuple[str, str]] = set()
 _logger = get_logger(__name__)
@@ -43,7 +46,7 @@ def describe_backend(backend: str) -> str:
 
 
 class FramesChangedError(Exception):
-    """While frames were given out one by one, decoding showed that the video has others than its index told."""
+    """Decoding showed that the index was wrong, after the first frames had been given out."""
 
 
 def available_backends() -> list[str]:
@@ -132,7 +135,7 @@ class VideoReader:
 
     @property
     def index(self) -> FrameIndex:
-        """Which frames there are, as far as is known now."""
+        """The frames of the video. Decoding corrects it where it was wrong."""
         return self._main.index
 
     @property
@@ -145,12 +148,12 @@ class VideoReader:
 
     @property
     def fps(self) -> float:
-        """Average frames per second; 0 where nothing tells."""
+        """Average frames per second; 0 if unknown."""
         return self.index.fps
 
     @property
     def duration_sec(self) -> float:
-        """From the start of the first frame to the end of the last one; 0 where nothing tells."""
+        """From the start of the first frame to the end of the last one; 0 if unknown."""
         return self.index.duration_sec
 
     @property
@@ -191,10 +194,10 @@ class VideoReader:
         if not slots:
             return torch.empty((0, *self._load_frame_shape()), dtype=torch.uint8)
         num_slots = sum(map(len, slots.values()))
-        frames: np.ndarray | None = None
+        frames = np.empty(0, dtype=np.uint8)
         with _naming(self.path):
             for position, rgb in self._decode(sorted(slots)):
-                if frames is None:
+                if not len(frames):
                     frames = np.empty((num_slots, *rgb.shape), dtype=np.uint8)
                 for slot in slots[position]:
                     frames[slot] = rgb
@@ -266,9 +269,7 @@ class VideoReader:
         self.backend = "pyav"
 
     def _load_frame_shape(self) -> tuple[int, ...]:
-        if self._frame_shape is None:
-            self.get_frames([0])
-        return self._frame_shape
+        return self._frame_shape or tuple(self.get_frames([0]).shape[1:])
 
 
 @contextlib.contextmanager

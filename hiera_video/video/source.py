@@ -44,8 +44,8 @@ class LocalSource:
 class RemoteSource:
     """A seekable file elsewhere.
 
-    While ``is_hollow``, reading gives zeros and fetches nothing: a container whose header is known can then tell all
-    its packets' times without their data.
+    While ``is_hollow``, reading gives zeros and fetches nothing: a container whose header is known then gives the times
+    of all its packets without their data.
     """
 
     def __init__(self, path: str, file: BinaryIO) -> None:
@@ -55,7 +55,7 @@ class RemoteSource:
         self.is_hollow = False
 
     def open(self) -> av.container.InputContainer:
-        return av.open(_View(self), metadata_errors="ignore")
+        return av.open(_View(self), "r", metadata_errors="ignore")
 
     def __str__(self) -> str:
         return self.path

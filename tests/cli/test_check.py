@@ -1,4 +1,4 @@
-"""Each fault that is planted in a data set is found, a good one is left in peace, and both are told well."""
+"""Every planted fault is found and named, and a data set without faults passes."""
 
 import json
 import shutil
@@ -6,15 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import faulty_probe
+import faulty_inspection
 import numpy as np
 import pandas as pd
 import pytest
 from video_factory import cut_file, write_video
 
 from hiera_video.cli import check as tool
+from hiera_video.config import load_config
 from hiera_video.data.lists import VideoList
-from hiera_video.inspection.inspect_video import probe_video
+from hiera_video.inspection import run as inspection
+from hiera_video.inspection.inspect_video import inspect_video
+from hiera_video.inspection.report import format_summary
 from hiera_video.inspection.survey import compare_with_known, find_ambiguous, find_repeats
 from hiera_video.video.manifest import VideoRecord, load_manifest
 
@@ -115,18 +118,18 @@ def found(planted, tmp_path_factory):
     """Exit status, report and text for the planted faults; runs once."""
     output = tmp_path_factory.mktemp("out")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tool, "probe_video", faulty_probe.probe)
+        patch.setattr(inspection, "inspect_video", faulty_inspection.inspect)
         words = ["DATA.PATH_TO_DATA_DIR", str(planted), "OUTPUT_DIR", str(output), "MODEL.NUM_CLASSES", "4"]
         words += ["DATA.NUM_FRAMES", "4", "DATA.SAMPLING_RATE", "2", "DATA.TARGET_FPS", "25"]
         words += ["DATA.TRAIN_CROP_SIZE", "32", "DATA.TRAIN_JITTER_SCALES", "[32, 40]"]
         args = tool.parse_args([*words, "--full-decode", "--timeout-sec", "5", "--forecast-sec", "0.01"])
-        report = tool.check(tool.load_config(args.cfg_files, args.opts), args)
-    return json.loads((output / "dataset_report.json").read_text()), tool.format_summary(report)
+        report = tool.check(load_config(args.cfg_files, args.opts), args)
+    return json.loads((output / "dataset_report.json").read_text()), format_summary(report)
 
 
 def test_every_planted_fault_is_found(planted, found):
-    told = list_found(found[0], planted)
-    listings = {kind: [subject for subject, _ in group] for kind, group in told.items()}
+    kinds = list_found(found[0], planted)
+    listings = {kind: [subject for subject, _ in group] for kind, group in kinds.items()}
     assert listings == {
         "missing": ["missing.mp4"],
         "empty": ["empty.mp4"],
@@ -145,7 +148,7 @@ def test_every_planted_fault_is_found(planted, found):
         "duplicate": ["train1.mp4"],
         "short": ["short.mp4"],
     }
-    reasons = {subject: reason for group in told.values() for subject, reason in group}
+    reasons = {subject: reason for group in kinds.values() for subject, reason in group}
     assert reasons["train1.mp4"] == "same content as copy.mp4, with different labels: 1, 2"
     assert reasons["train3.mp4"] == "in val as leak.mp4" and reasons["train4.mp4"] == "in test too"
     assert reasons["short.mp4"] == "5 frames at 25 fps; a clip has 8"
@@ -179,7 +182,7 @@ def test_the_summary_names_the_first_of_each_kind(planted, found):
     assert lines[-1] == "Result: 13 errors and 6 warnings"
     finding = {"subject": "x", "splits": ["train"], "reason": "r"}
     report["findings"]["missing"]["found"] = [finding] * 15
-    assert f"... and 12 more: see {report['written']['report']}" in tool.format_summary(report)
+    assert f"... and 12 more: see {report['written']['report']}" in format_summary(report)
 
 
 def test_the_manifest_holds_every_video(planted, found):
@@ -195,7 +198,7 @@ def test_the_manifest_holds_every_video(planted, found):
     assert table.loc[f"{planted}/segfault.mp4", "status"] == "crashed"
     assert table.loc[f"{planted}/endless.mp4", "reason"] == "not done after 5 s"
     entry = load_manifest(report["written"]["manifest"]).get_entry(f"{planted}/train4.mp4")
-    assert entry == probe_video(f"{planted}/train4.mp4")
+    assert entry == inspect_video(f"{planted}/train4.mp4")
 
 
 def test_as_a_command(clean, planted, tmp_path):

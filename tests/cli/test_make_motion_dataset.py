@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from hiera_video.cli import make_motion_dataset as tool
+from hiera_video.cli import motion_clips as clips
 from hiera_video.data.lists import check_video_list, load_kinetics_csv, load_ssv2_json
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = tool.Settings(train=16, val=8, test=9, size_px=48, frames=10)
 
 
@@ -43,8 +45,8 @@ def test_files_decode(dataset):
 def test_files_show_what_was_drawn(dataset):
     clip = tool.list_clips(SMALL)[5]
     rng = np.random.default_rng([SMALL.seed, clip.index])
-    states = tool.draw_states(rng, label=clip.label, num_frames=10)
-    pictures = tool.render_clip(rng, states, size_px=48)
+    states = clips.draw_states(rng, label=clip.label, num_frames=10)
+    pictures = clips.render_clip(rng, states, size_px=48)
     assert abs(decode(dataset / "videos" / "5.mp4").astype(float) - pictures).mean() < 8
 
 
@@ -63,7 +65,7 @@ def test_both_forms_list_the_same_clips(dataset, split):
     check_video_list(kinetics, num_classes=8, source=split)
     assert kinetics.paths.tolist() == ssv2.paths.tolist()
     assert all(Path(path).is_file() for path in kinetics.paths)
-    assert kinetics.class_names == ssv2.class_names == tuple(name for name, _, _ in tool.CLASSES)
+    assert kinetics.class_names == ssv2.class_names == tuple(name for name, _, _ in clips.CLASSES)
     if split == "test":  # as in Something-Something V2's own test file
         assert set(ssv2.labels.tolist()) == {-1}
     else:
@@ -71,17 +73,23 @@ def test_both_forms_list_the_same_clips(dataset, split):
 
 
 def test_splits_are_balanced_and_apart():
-    clips = tool.list_clips(tool.Settings())
-    assert [clip.index for clip in clips] == list(range(2160))
+    listed = tool.list_clips(tool.Settings())
+    assert [clip.index for clip in listed] == list(range(2160))
     for split, count in (("train", 1600), ("val", 160), ("test", 400)):
-        labels = [clip.label for clip in clips if clip.split == split]
+        labels = [clip.label for clip in listed if clip.split == split]
         assert np.bincount(labels, minlength=8).tolist() == [count // 8] * 8
 
 
 def test_workers_and_restarts_change_nothing(dataset, tmp_path):
     files = read_all(dataset)
     args = ["--train", "16", "--val", "8", "--test", "9", "--size", "48", "--frames", "10", "--workers", "2"]
-    command = [sys.executable, "tools/make_motion_dataset.py", "--output-dir", str(tmp_path / "data"), *args]
+    command = [
+        sys.executable,
+        str(ROOT / "tools/make_motion_dataset.py"),
+        "--output-dir",
+        str(tmp_path / "data"),
+        *args,
+    ]
     first = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "33 clips, made" in first.stdout
     assert read_all(tmp_path / "data") == files
@@ -129,10 +137,10 @@ def test_a_folder_of_something_else_is_left_alone(dataset, tmp_path, capsys):
 
 @pytest.mark.parametrize("label", range(8))
 def test_each_class_moves_along_one_axis(label):
-    _, axis, direction = tool.CLASSES[label]
-    states = tool.draw_states(np.random.default_rng(label), label=label, num_frames=24)
+    _, axis, direction = clips.CLASSES[label]
+    states = clips.draw_states(np.random.default_rng(label), label=label, num_frames=24)
     steps = (np.diff(states, axis=0) + 0.5) % 1.0 - 0.5
-    low, high = tool.SPEED_RANGE
+    low, high = clips.SPEED_RANGE
     assert (low - 1e-9 <= direction * steps[:, axis]).all() and (direction * steps[:, axis] <= high + 1e-9).all()
     assert np.abs(np.delete(steps, axis, axis=1)).max() < 1e-12
 
@@ -142,7 +150,7 @@ def test_a_single_frame_says_nothing_about_the_class():
     count = 2000
     for label in range(8):
         rng = np.random.default_rng([99, label])
-        states = np.stack([tool.draw_states(rng, label=label, num_frames=24) for _ in range(count)])  # (n, T, 4)
+        states = np.stack([clips.draw_states(rng, label=label, num_frames=24) for _ in range(count)])  # (n, T, 4)
         assert states.min() >= 0 and states.max() < 1
         for harmonic in (1, 2):
             moments = np.exp(2j * np.pi * harmonic * states[:, [0, 11, 23]]).mean(axis=0)
@@ -152,15 +160,15 @@ def test_a_single_frame_says_nothing_about_the_class():
 
 
 def measure(mask, state):
-    """Covered area, and centre of mass (x, y) in [0, 1]; for shapes that do not wrap."""
-    covered = tool.sample_mask(mask, np.array(state), size_px=80)
+    """Covered area, and center of mass (x, y) in [0, 1]; for shapes that do not wrap."""
+    covered = clips.sample_mask(mask, np.array(state), size_px=80)
     places = (np.arange(80) + 0.5) / 80
     total = covered.sum()
     return total, (covered.sum(0) * places).sum() / total, (covered.sum(1) * places).sum() / total
 
 
 def test_states_look_as_their_names_say():
-    grid = (np.arange(tool.MASK_PX) + 0.5) / (tool.MASK_PX / 2) - 1
+    grid = (np.arange(clips.MASK_PX) + 0.5) / (clips.MASK_PX / 2) - 1
     right_half = ((np.hypot(grid[None], grid[:, None]) < 0.9) & (grid[None] > 0)).astype(np.float32)
     area, x, y = measure(right_half, [0.5, 0.5, 0.0, 0.5])
     assert x > 0.55 and abs(y - 0.5) < 0.01
@@ -172,17 +180,17 @@ def test_states_look_as_their_names_say():
 
 
 def test_shapes_wrap_around_the_picture():
-    mask = tool.draw_shape(np.random.default_rng(0))
-    middle = tool.sample_mask(mask, np.array([0.5, 0.5, 0.1, 0.9]), size_px=80)
-    corner = tool.sample_mask(mask, np.array([0.0, 0.0, 0.1, 0.9]), size_px=80)
+    mask = clips.draw_shape(np.random.default_rng(0))
+    middle = clips.sample_mask(mask, np.array([0.5, 0.5, 0.1, 0.9]), size_px=80)
+    corner = clips.sample_mask(mask, np.array([0.0, 0.0, 0.1, 0.9]), size_px=80)
     np.testing.assert_allclose(np.roll(middle, (40, 40), (0, 1)), corner, atol=0.2)
 
 
 def test_shapes_show_small_turns():
     """Between two frames that a model sees, a shape turns by up to 0.06 of a circle: less than any symmetry of it."""
     for seed in range(40):
-        mask = tool.draw_shape(np.random.default_rng(seed))
-        upright = tool.sample_mask(mask, np.array([0.5, 0.5, 0.0, 1.0]), size_px=80)
+        mask = clips.draw_shape(np.random.default_rng(seed))
+        upright = clips.sample_mask(mask, np.array([0.5, 0.5, 0.0, 1.0]), size_px=80)
         for turn in (0.03, 0.06, -0.03, -0.06):
-            turned = tool.sample_mask(mask, np.array([0.5, 0.5, turn, 1.0]), size_px=80)
+            turned = clips.sample_mask(mask, np.array([0.5, 0.5, turn, 1.0]), size_px=80)
             assert np.abs(turned - upright).sum() > 0.1 * upright.sum()

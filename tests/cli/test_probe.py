@@ -1,4 +1,4 @@
-"""The tool on folders of synthetic embeddings: which videos it trains on and tests with, what it tells and refuses."""
+"""The command on folders of synthetic embeddings: which videos it trains and tests with, what it prints and refuses."""
 
 import json
 
@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from hiera_video.cli import probe as tool
+from hiera_video.embeddings.probes.run import PROBES
 from hiera_video.embeddings.store import ShardWriter, VideoInfo, prepare_folder, write_failures, write_side_car
 
 
@@ -30,14 +31,19 @@ def list_videos(num_train=12, num_test=6, *, test_split="test", root="/data"):
 
 
 def run(capsys, *words, probes=("knn", "retrieval")):
-    tool.main([*map(str, words), "--probes", *probes, "--json", "-"])
+    assert tool.main([*map(str, words), "--probes", *probes, "--json", "-"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
-def fail(*words):
-    with pytest.raises(SystemExit) as error:
-        tool.main([*map(str, words), "--probes", "knn"])
-    return str(error.value)
+@pytest.fixture
+def fail(capsys):
+    """Runs the command; returns the message that it ends with."""
+
+    def fail(*words):
+        assert tool.main([*map(str, words), "--probes", "knn"]) == 1
+        return capsys.readouterr().err.splitlines()[-1]
+
+    return fail
 
 
 def test_the_table_and_the_json_of_the_default_split(tmp_path, capsys):
@@ -53,9 +59,9 @@ def test_the_table_and_the_json_of_the_default_split(tmp_path, capsys):
         "windows": 18,
         "classes": 3,
         "videos_of_unseen_classes": 0,
-        "left_out": {"unlabelled": 0},
+        "left_out": {"unlabeled": 0},
     }
-    expected = {"videos": 7, "windows": 11, "classes": 4, "videos_of_unseen_classes": 1, "left_out": {"unlabelled": 1}}
+    expected = {"videos": 7, "windows": 11, "classes": 4, "videos_of_unseen_classes": 1, "left_out": {"unlabeled": 1}}
     assert report["data"]["test"] == {"folder": folder, **expected}
     scores = {(score["probe"], score["metric"]): score for score in report["scores"]}
     assert list(scores) == [
@@ -71,8 +77,8 @@ def test_the_table_and_the_json_of_the_default_split(tmp_path, capsys):
     assert lines[1].split() == ["knn", "top-1", "85.7", f"[{low:.1f},", "100.0]", "28.6"]
     assert len({len(line) for line in lines[:8]}) == 1, "aligned"
     assert "train: 12 videos (18 windows) of 3 classes" in lines
-    told = "1 of classes that train lacks, counted as wrong; left out: 1 unlabelled"
-    assert f"test: 7 videos (11 windows) of 4 classes; {told}" in lines
+    line = "1 of classes without training videos, counted as wrong; left out: 1 unlabeled"
+    assert f"test: 7 videos (11 windows) of 4 classes; {line}" in lines
     assert "knn: num_neighbors 3" in lines and any(line.startswith("linear: C ") for line in lines)
 
 
@@ -82,7 +88,7 @@ def test_val_stands_in_where_there_is_no_test(tmp_path, capsys):
     assert list(report["settings"]) == ["knn"]
 
 
-def test_lists_with_relative_paths(tmp_path, capsys):
+def test_lists_with_relative_paths(tmp_path, capsys, fail):
     folder = write_folder(tmp_path / "e", [(path, None, None) for path, _, _ in list_videos()])
     train, test = tmp_path / "train.csv", tmp_path / "test.csv"
     train.write_text("".join(f"class{i % 3}/train{i}.mp4,{i % 2}\n" for i in range(10)) + "train0.mp4,0\n")
@@ -92,31 +98,18 @@ def test_lists_with_relative_paths(tmp_path, capsys):
     data = run(capsys, *words)["data"]
     assert (data["train"]["videos"], data["train"]["classes"]) == (10, 2), "listed twice, there once"
     assert data["test"]["videos"] == 2
-    assert data["test"]["left_out"] == {"without embeddings (see failures.parquet)": 1, "unlabelled": 1}
+    assert data["test"]["left_out"] == {"without embeddings (see failures.parquet)": 1, "unlabeled": 1}
     test.write_text("a/test0.mp4,0\nb.mp4,0\nc.mp4,0\nd.mp4,0\ntest1.mp4,1\n")
-    assert fail(*words) == f"error: {test}: 4 of 5 videos are not in {folder}: a/test0.mp4, b.mp4, c.mp4 ..."
+    assert fail(*words) == f"error: {test}: 4 of 5 videos are not among the embeddings: a/test0.mp4, b.mp4, c.mp4 ..."
     test.write_text("test0.mp4,0\ntrain1.mp4,1\n")
     assert fail(*words) == "error: training and test videos overlap in 1: /data/class1/train1.mp4"
     test.write_text("test0.mp4,0\nclass0/test0.mp4,1\n")
     assert fail(*words).endswith("test.csv lists /data/class0/test0.mp4 with the labels 0 and 1")
     test.write_text("test0.mp4,-1\n")
-    assert fail(*words) == "error: there is no labelled test video (1 unlabelled)"
+    assert fail(*words) == "error: there is no labeled test video (1 unlabeled)"
     test.write_text("test0.mp4,running\n")
     assert "test.csv:1: 'test0.mp4,running' is not a path and an integer label" in fail(*words)
     assert "There is no annotation file" in fail(*words[:4], tmp_path / "none.csv", *words[5:])
-
-
-def test_paths_match_by_whole_names():
-    known = ["/data/a/x.mp4", "/data/b/x.mp4", "/data/b/xx.mp4", "x.mp4", "s3://bucket/y.mp4"]
-    wanted = ["a/x.mp4", "/b/xx.mp4", "x.mp4", "bucket/y.mp4", "/else/a/x.mp4", "/data/ab/x.mp4"]
-    assert tool.match_paths(wanted, known) == {
-        "a/x.mp4": "/data/a/x.mp4",
-        "/b/xx.mp4": "/data/b/xx.mp4",
-        "x.mp4": "x.mp4",
-        "bucket/y.mp4": "s3://bucket/y.mp4",
-    }
-    with pytest.raises(ValueError, match="'x.mp4' is the end of 2 paths of the embeddings: /data/a/x.mp4, /data/b/x"):
-        tool.match_paths(["x.mp4"], known[:3])
 
 
 def write_metadata(path, videos, **columns):
@@ -138,38 +131,38 @@ def test_a_group_column_of_the_metadata(tmp_path, capsys, suffix):
     data = run(capsys, *words, "--train-groups", "1", "2", "--test-groups", "4")["data"]
     assert (data["train"]["videos"], data["test"]["videos"]) == (10, 1)
     report = run(capsys, *words, "--test-groups", "2", "--label-column", "mood")
-    assert report["data"]["train"]["left_out"] == {"unlabelled": 3} and report["data"]["test"]["videos"] == 4
+    assert report["data"]["train"]["left_out"] == {"unlabeled": 3} and report["data"]["test"]["videos"] == 4
 
 
-def test_another_folder_for_the_test_videos(tmp_path, capsys):
+def test_another_folder_for_the_test_videos(tmp_path, capsys, fail):
     videos = list_videos()
     train = write_folder(tmp_path / "a", videos[:12], settings={"stride_sec": 1.0, "model": "m"})
     test = write_folder(tmp_path / "b", videos[12:], settings={"stride_sec": 2.0, "model": "m"})
     report = run(capsys, train, "--test-folder", test)
     assert report["data"]["train"]["videos"] == 12 and report["data"]["test"]["folder"] == test
     assert report["scores"][0]["value"] == 100 and report["different_settings"] == {"stride_sec": [1.0, 2.0]}
-    told = "warning: train and test were extracted with different settings (stride_sec: 1.0, 2.0)"
-    assert told in tool.format_report(report).splitlines()
+    line = "warning: train and test were extracted with different settings (stride_sec: 1.0, 2.0)"
+    assert line in tool.format_report(report).splitlines()
     assert "training and test videos overlap in 12" in fail(train, "--test-folder", train)
     narrow = write_folder(tmp_path / "c", videos[12:], dim=5)
     assert "training embeddings have 6 values and test embeddings 5" in fail(train, "--test-folder", narrow)
 
 
-def test_labels_may_be_names(tmp_path, capsys):
+def test_labels_may_be_names(tmp_path, capsys, fail):
     videos = list_videos()
     folder = write_folder(tmp_path / "e", [(path, None, split) for path, _, split in videos])
     metadata = write_metadata(tmp_path / "m.csv", videos, action=[f"do {label}" for _, label, _ in videos])
-    assert "there is no labelled training video (12 unlabelled)" in fail(folder)
+    assert "there is no labeled training video (12 unlabeled)" in fail(folder)
     report = run(capsys, folder, "--metadata", metadata, "--label-column", "action")
     assert report["data"]["train"]["classes"] == 3 and report["data"]["test"]["videos_of_unseen_classes"] == 0
 
 
-def test_what_is_refused(tmp_path, capsys):
+def test_what_is_refused(tmp_path, capsys, fail):
     videos = list_videos()
     folder = write_folder(tmp_path / "e", videos)
     maps = write_folder(tmp_path / "maps", videos, dim=12, shape=[1, 2, 2, 3])
-    assert "maps holds maps of shape (1, 2, 2, 3); probes need one vector for each window" in fail(maps)
-    assert "tells no splits; give --train-list" in fail(
+    assert "maps holds maps of shape (1, 2, 2, 3); one vector for each row is needed here" in fail(maps)
+    assert "has no split test or val; give --train-list" in fail(
         write_folder(tmp_path / "n", [(p, i, None) for p, i, _ in videos])
     )
     assert "the column split has no dev; it has test, train" in fail(folder, "--test-groups", "dev")
@@ -191,5 +184,11 @@ def test_what_is_refused(tmp_path, capsys):
         ["--train-list", "a", "--test-list", "b", "--test-groups", "c"],
         ["--neighbors", "0"],
     ):
-        assert fail(folder, *words) == "2"
+        with pytest.raises(SystemExit) as stop:
+            tool.main([folder, *words])
+        assert stop.value.code == 2
     assert "need each other" in capsys.readouterr().err
+
+
+def test_the_choices_are_those_of_the_embeddings():
+    assert tool.PROBES == PROBES

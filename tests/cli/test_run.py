@@ -1,12 +1,12 @@
-"""tools/run_net.py as a user meets it."""
+"""`hiera-video run` and tools/run_net.py as a user meets them."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+
+from hiera_video.cli.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,9 +60,17 @@ def test_a_mistake_ends_with_status_1_and_leaves_its_traceback_in_the_log(run_ne
     assert "Traceback" in (tmp_path / "out" / "stdout.log").read_text()
 
 
-def test_the_final_config_is_printed_on_request():
-    words = ["--cfg", "configs/SSv2/HIERA_L_16.yaml", "--print-config", "--opts", "DATA.PATH_TO_DATA_DIR", "/d"]
-    finished = subprocess.run(
-        [sys.executable, "tools/run_net.py", *words], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert yaml.safe_load(finished.stdout)["MODEL"]["NUM_CLASSES"] == 174
+@pytest.mark.parametrize("pairs", [["--opts", "DATA.PATH_TO_DATA_DIR", "/d"], []], ids=["complete", "without data"])
+def test_the_final_config_is_printed_on_request(pairs, capsys):
+    assert main(["--cfg", "configs/SSv2/HIERA_L_16.yaml", "--print-config", *pairs]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["MODEL"]["NUM_CLASSES"] == 174
+
+
+def test_keys_and_recipes_are_listed(capsys):
+    assert main(["--keys"]) == 0
+    assert "TRAIN.BATCH_SIZE = " in capsys.readouterr().out
+    assert main(["--list"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["recipe", "task", "model", "the", "paper", "reports"]
+    (line,) = (line for line in lines if line.startswith("Kinetics/HIERA_B_16x4.yaml "))
+    assert line.split(maxsplit=3)[1:] == ["classify", "hiera_base_16x224", "84.0 % top-1 with 3 crops x 5 clips"]

@@ -115,9 +115,7 @@ def test_views_of_a_test_sample(videos):
     """Views are clips x crops, clips first, and hold exactly the frames that the sampler names."""
     sampler = UniformClipSampler(4, 2, 25, 3, use_offset_sampling=True)
     crops = TestTransform(num_crops=3, short_side_px=64, crop_size_px=64)
-    dataset = VideoDataset(
-        videos, clip_sampler=sampler, transform=crops, replace_bad=False, bad_view_shape=(9, 3, 4, 64, 64)
-    )
+    dataset = VideoDataset(videos, clip_sampler=sampler, transform=crops, bad_view_shape=(9, 3, 4, 64, 64))
     sample = dataset[1]
     assert sample["video"].shape == (9, 3, 4, 64, 64) and sample["video"].dtype == torch.uint8
     assert (sample["label"], sample["index"], sample["bad"]) == (1, 1, [])
@@ -188,7 +186,7 @@ def test_broken_videos_are_replaced_in_training(with_broken):
 
 
 def test_broken_videos_are_reported_in_testing(with_broken):
-    dataset = train_set(with_broken, replace_bad=False, bad_view_shape=(2, 3, 4, 32, 32))
+    dataset = train_set(with_broken, bad_view_shape=(2, 3, 4, 32, 32))
     sample = dataset[2]
     assert sample["index"] == sample["label"] == 2 and sample["bad"][0][0] == 2
     assert sample["video"].shape == (2, 3, 4, 32, 32) and not sample["video"].any()
@@ -212,8 +210,3 @@ def test_pytorchvideos_sampler_can_be_plugged_in(videos):
     assert (
         all(clip == sorted(clip) and clip[-1] - clip[0] < 10 for clip in shown) and len({clip[0] for clip in shown}) > 1
     )
-
-
-def test_zeros_for_a_bad_video_need_a_shape(videos):
-    with pytest.raises(ValueError, match="bad_view_shape"):
-        train_set(videos, replace_bad=False)

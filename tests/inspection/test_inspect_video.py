@@ -3,15 +3,15 @@
 import os
 from pathlib import Path
 
-import faulty_probe
+import faulty_inspection
 import fsspec
 import pytest
 from PIL import Image
 from video_factory import cut_file, write_video
 
-from hiera_video.inspection import inspect_video as probe_module
-from hiera_video.inspection import pool as probe_pool
-from hiera_video.inspection.inspect_video import compute_content_hash, probe_video
+from hiera_video.inspection import inspect_video as inspect_module
+from hiera_video.inspection import pool as pool_module
+from hiera_video.inspection.inspect_video import compute_content_hash, inspect_video
 from hiera_video.inspection.pool import WorkFailedError, map_paths
 from hiera_video.video.integrity import count_missing_bytes
 
@@ -39,7 +39,7 @@ def videos(tmp_path_factory):
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("full_decode", [False, True])
 def test_whole_files_are_fine(videos, name, full_decode):
-    record = probe_video(str(videos[name]), full_decode=full_decode)
+    record = inspect_video(str(videos[name]), full_decode=full_decode)
     assert (record.status, record.reason, record.is_broken) == ("ok", "", False)
     assert (record.width, record.height) == (96, 64) and record.index.num_frames == (85 if name == "hidden.mp4" else 90)
     assert record.size_bytes == videos[name].stat().st_size and record.mtime_sec == videos[name].stat().st_mtime
@@ -49,14 +49,14 @@ def test_whole_files_are_fine(videos, name, full_decode):
 @pytest.mark.parametrize("share", [0.5, 0.8])
 def test_cut_files_are_truncated(videos, tmp_path, name, share):
     num_bytes = int(videos[name].stat().st_size * share)
-    record = probe_video(str(cut_file(videos[name], tmp_path / name, num_bytes=num_bytes)))
+    record = inspect_video(str(cut_file(videos[name], tmp_path / name, num_bytes=num_bytes)))
     assert record.status == "truncated" and not record.is_broken and "bytes too early" in record.reason
     assert 0 < record.index.num_frames < 90
 
 
 def test_a_file_cut_before_its_header_cannot_be_read(videos, tmp_path):
     """The header of an MP4 file comes last unless asked otherwise; the reason still says what happened."""
-    record = probe_video(str(cut_file(videos["h264.mp4"], tmp_path / "a.mp4", num_bytes=2000)))
+    record = inspect_video(str(cut_file(videos["h264.mp4"], tmp_path / "a.mp4", num_bytes=2000)))
     assert record.status == "unreadable" and record.is_broken and record.index is None
     assert "bytes too early" in record.reason and record.size_bytes == 2000
 
@@ -78,7 +78,7 @@ def test_damage_inside_is_found_by_decoding(videos, tmp_path, name):
     middle = len(data) // 2
     data[middle : middle + 256] = bytes(range(256))
     (tmp_path / name).write_bytes(data)
-    record = probe_video(str(tmp_path / name), full_decode=True)
+    record = inspect_video(str(tmp_path / name), full_decode=True)
     assert record.status == "damaged" and not record.is_broken and "frames decode" in record.reason
     assert 0 < record.index.num_frames < 90, "the frames that really come out"
 
@@ -89,7 +89,7 @@ def test_a_container_that_promises_more_frames_than_it_holds(videos, tmp_path):
     start = data.index(b"00dc", len(data) // 2)
     data[start : start + 1500] = bytes(1500)
     (tmp_path / "a.avi").write_bytes(data)
-    record = probe_video(str(tmp_path / "a.avi"))
+    record = inspect_video(str(tmp_path / "a.avi"))
     assert record.status == "truncated" and "the container lists 90 frames" in record.reason
 
 
@@ -104,7 +104,7 @@ def test_a_container_that_promises_more_frames_than_it_holds(videos, tmp_path):
 def test_what_is_no_video(tmp_path, name, content, status, reason):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    record = probe_video(str(tmp_path / name))
+    record = inspect_video(str(tmp_path / name))
     assert record.status == status and record.is_broken and reason in record.reason
     assert str(tmp_path) not in record.reason, "the path stands beside it"
 
@@ -113,8 +113,8 @@ def test_whatever_a_library_raises_is_told(videos, monkeypatch):
     def explode(*_, **__):
         raise ZeroDivisionError("by a frame rate of 0")
 
-    monkeypatch.setattr(probe_module, "VideoReader", explode)
-    record = probe_video(str(videos["h264.mp4"]))
+    monkeypatch.setattr(inspect_module, "VideoReader", explode)
+    record = inspect_video(str(videos["h264.mp4"]))
     assert (record.status, record.reason) == ("unreadable", "ZeroDivisionError: by a frame rate of 0")
 
 
@@ -125,31 +125,31 @@ def test_what_lies_elsewhere(videos):
         memory.pipe(f"/{name}", videos[name].read_bytes())
     memory.pipe("/page.mp4", b"<html>404</html>" * 50)
     for name in ("h264.mp4", "vp9.webm"):
-        record, local = probe_video(f"memory://{name}"), probe_video(str(videos[name]))
+        record, local = inspect_video(f"memory://{name}"), inspect_video(str(videos[name]))
         assert (record.status, record.size_bytes, record.content_hash) == ("ok", None, None)
         assert (record.index.pts, record.width, record.codec) == (local.index.pts, local.width, local.codec)
-    assert probe_video("memory://page.mp4").status == "unreadable"
-    assert probe_video("memory://other.mp4").status == "missing"
-    assert probe_video(f"file://{videos['h264.mp4']}") == probe_video(str(videos["h264.mp4"]))
+    assert inspect_video("memory://page.mp4").status == "unreadable"
+    assert inspect_video("memory://other.mp4").status == "missing"
+    assert inspect_video(f"file://{videos['h264.mp4']}") == inspect_video(str(videos["h264.mp4"]))
 
 
 def test_pictures(tmp_path):
-    assert probe_video(str(tmp_path)).status == "unreadable", "a folder without pictures"
+    assert inspect_video(str(tmp_path)).status == "unreadable", "a folder without pictures"
     for i in range(1, 6):
         Image.new("RGB", (40, 30)).save(tmp_path / f"{i:03d}.jpg")
-    record = probe_video(str(tmp_path))
+    record = inspect_video(str(tmp_path))
     assert (record.status, record.codec, record.index.num_frames, record.height) == ("ok", "pictures", 5, 30)
-    assert probe_video(f"{tmp_path}/%03d.jpg#1-5", full_decode=True).status == "ok"
-    record = probe_video(f"{tmp_path}/%03d.jpg#1-6")
+    assert inspect_video(f"{tmp_path}/%03d.jpg#1-5", full_decode=True).status == "ok"
+    record = inspect_video(f"{tmp_path}/%03d.jpg#1-6")
     assert record.status == "damaged" and "006.jpg" in record.reason, "the last one is looked at"
     (tmp_path / "003.jpg").write_bytes(b"no picture")
-    assert probe_video(str(tmp_path)).status == "ok"
-    assert probe_video(str(tmp_path), full_decode=True).status == "damaged"
+    assert inspect_video(str(tmp_path)).status == "ok"
+    assert inspect_video(str(tmp_path), full_decode=True).status == "damaged"
 
 
 def test_content_hashes(tmp_path, monkeypatch):
-    monkeypatch.setattr(probe_module, "WHOLE_BYTES", 100)
-    monkeypatch.setattr(probe_module, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(inspect_module, "WHOLE_BYTES", 100)
+    monkeypatch.setattr(inspect_module, "BLOCK_BYTES", 10)
     data = {
         "a": bytes(100),
         "b": bytes(101),
@@ -174,7 +174,7 @@ def test_a_decoder_that_takes_its_process_down(videos, tmp_path, num_workers):
     for name in names:
         os.link(videos["h264.mp4"], tmp_path / name)
     paths = [str(tmp_path / name) for name in names]
-    results = dict(map_paths(faulty_probe.probe, paths, num_workers=num_workers, timeout_sec=5))
+    results = dict(map_paths(faulty_inspection.inspect, paths, num_workers=num_workers, timeout_sec=5))
     assert sorted(results) == sorted(paths)
     told = {Path(path).name: result for path, result in results.items()}
     assert all(told[f"{i}.mp4"].status == "ok" for i in (1, 2, 3))
@@ -188,10 +188,10 @@ def test_a_decoder_that_takes_its_process_down(videos, tmp_path, num_workers):
 
 
 def test_processes_that_cannot_start_are_not_the_videos_fault(monkeypatch):
-    monkeypatch.setattr(probe_pool, "_serve", faulty_probe.cannot_start)
+    monkeypatch.setattr(pool_module, "_serve", faulty_inspection.cannot_start)
     with pytest.raises(RuntimeError, match="no process can be started: its process ended with status 1"):
-        list(map_paths(faulty_probe.probe, ["a.mp4"], num_workers=1, timeout_sec=5))
+        list(map_paths(faulty_inspection.inspect, ["a.mp4"], num_workers=1, timeout_sec=5))
 
 
 def test_no_work_needs_no_process():
-    assert list(map_paths(faulty_probe.probe, [], num_workers=1, timeout_sec=1)) == []
+    assert list(map_paths(faulty_inspection.inspect, [], num_workers=1, timeout_sec=1)) == []

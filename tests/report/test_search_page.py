@@ -239,7 +239,7 @@ def test_videos_that_cannot_be_shown_get_a_placeholder(tmp_path, painted_video):
     (tmp_path / "empty").mkdir()
     names = ["gone.mp4", "cut.mp4", "page.mp4", "empty"]
     page = make_search([ShownClip(str(whole)), *(ShownClip(str(tmp_path / name), 0, 1) for name in names)], tmp_path)
-    assert page.read("none") == ["This video is not there any more."] + ["This video cannot be read."] * 3
+    assert page.read("none") == ["This video no longer exists."] + ["This video cannot be read."] * 3
     assert len(page.find("video")) == 1 and page.find("a") == []
     assert page.read("name")[1:] == names and page.read("chip") == ["0:00.00-0:01.00"] * 4
 
@@ -291,7 +291,7 @@ def test_pairs_stand_side_by_side(folder):
     assert len(page.find("section")) == 2 and len(page.find("video")) == 4
 
 
-def test_nothing_found_is_told(folder):
+def test_a_page_says_that_nothing_was_found(folder):
     assert "Nothing was found." in render_search_page(ShownClip(str(folder / "a.mp4")), [], title="", page_dir=folder)
     assert "No pairs were found." in render_pairs_page([], title="", page_dir=folder)
 

@@ -15,7 +15,7 @@ from video_factory import read_number, write_video
 
 from hiera_video.config import load_config
 from hiera_video.data.loader import build_train_loader, build_val_loader
-from hiera_video.inspection.inspect_video import probe_video
+from hiera_video.inspection.inspect_video import inspect_video
 from hiera_video.video import VideoReader, pyav_backend
 from hiera_video.video import manifest as manifest_module
 from hiera_video.video.manifest import VideoRecord, load_manifest, write_manifest
@@ -45,7 +45,7 @@ def kinds(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def manifest(kinds, tmp_path_factory):
-    return save(tmp_path_factory.mktemp("manifest") / "m.parquet", {path: probe_video(path) for path in kinds})
+    return save(tmp_path_factory.mktemp("manifest") / "m.parquet", {path: inspect_video(path) for path in kinds})
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def scanned(kinds):
 def test_records_come_back_as_they_were(kinds, manifest, scanned):
     assert len(manifest) == len(kinds)
     for path in kinds:
-        assert manifest.get_entry(path) == probe_video(path)
+        assert manifest.get_entry(path) == inspect_video(path)
         assert manifest.get_entry(path).index == scanned[path][0]
     assert manifest.get_entry(kinds[0] + "x") is None and manifest.get_entry("") is None
 
@@ -92,7 +92,7 @@ def test_a_manifest_of_any_paths(tmp_path):
 
 def test_a_changed_file_is_scanned_again(tmp_path, caplog):
     paths = [write_video(tmp_path / f"{i}.mp4", num_frames=30) for i in range(3)]
-    manifest = save(tmp_path / "m.parquet", {str(path): probe_video(str(path)) for path in paths})
+    manifest = save(tmp_path / "m.parquet", {str(path): inspect_video(str(path)) for path in paths})
     for path in paths[:2]:
         write_video(path, num_frames=50)
     with caplog.at_level(logging.DEBUG, logger="hiera_video"):
@@ -105,7 +105,7 @@ def test_a_changed_file_is_scanned_again(tmp_path, caplog):
 def test_another_file_of_the_same_size_is_noticed(tmp_path):
     """Nothing but decoding can see it; then the frames are counted anew."""
     first = write_video(tmp_path / "a.mp4", num_frames=60)
-    manifest = save(tmp_path / "m.parquet", {str(first): probe_video(str(first))})
+    manifest = save(tmp_path / "m.parquet", {str(first): inspect_video(str(first))})
     other = write_video(tmp_path / "b.mp4", num_frames=40, pts=[i * 50 for i in range(40)]).read_bytes()
     spare = first.stat().st_size - len(other)
     first.write_bytes(other + spare.to_bytes(4, "big") + b"free" + bytes(spare - 8))
@@ -140,7 +140,7 @@ def data_dir(tmp_path):
     for split in ("train", "val"):
         (tmp_path / f"{split}.csv").write_text("\n".join(f"{name} {i % 2}" for i, name in enumerate(names)))
     paths = [str(tmp_path / name) for name in names]
-    records = {path: probe_video(path) for path in paths}
+    records = {path: inspect_video(path) for path in paths}
     save(tmp_path / "m.parquet", {path: record for path, record in records.items() if not path.endswith("9.mp4")})
     return tmp_path
 
@@ -227,5 +227,5 @@ def test_too_many_broken_videos_stop_training(data_dir):
 def test_a_manifest_of_other_videos(data_dir):
     save(data_dir / "m.parquet", {"/elsewhere/0.mp4": VideoRecord("missing", "no such file")})
     for build in (build_train_loader, build_val_loader):
-        with pytest.raises(ValueError, match=r"knows none of the list's 10 videos.*0.mp4.*PATH_PREFIX"):
+        with pytest.raises(ValueError, match=r"knows none of the 10 videos of the list.*0.mp4.*PATH_PREFIX"):
             build(make_cfg(data_dir))

@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine: how well they tell a class, and how well videos of a class are retrieved."""
+"""Nearest neighbors by cosine: how well they tell a class, and how well videos of a class are retrieved."""
 
 from __future__ import annotations
 
@@ -13,31 +13,40 @@ _CHUNK = 2**24  # similarities in memory at a time
 def classify_knn(
     train: torch.Tensor,
     train_labels: torch.Tensor,
-    test: torch.Tensor,
+    test: torch.Tensor | None = None,
     *,
     num_neighbors: int = 20,
     temperature: float = 0.07,
 ) -> torch.Tensor:
-    """The class of most votes among each video's nearest training videos.
+    """The class with the most votes among each video's nearest training videos.
 
     Args:
-        train: float (n, D), one row for each video.
+        train: float (n, D), one row for each video. A row with a value that is not finite is nobody's neighbor.
         train_labels: int64 (n,), in [0, K).
-        test: float (m, D).
+        test: float (m, D); None: the training videos themselves, each classified by all the others.
         num_neighbors: how many vote; all, where there are fewer.
-        temperature: a neighbour's vote weighs exp(cosine / temperature).
+        temperature: a neighbor's vote weighs exp(cosine / temperature).
 
     Returns:
-        int64 (m,). Of equally similar neighbours the earlier row votes, of classes with equal votes the lower wins.
+        int64 (m,), or (n,) without test; -1 for a row with a value that is not finite, and where nobody votes. Of
+        equally similar neighbors the earlier row votes; of classes with equal votes the lower one wins.
 
-    Follows: DINO (arXiv 2104.14294, appendix F.1): its weights, and 20 neighbours, its best number.
+    Follows: DINO (arXiv 2104.14294, appendix F.1): its weights, and 20 neighbors, its best number.
     """
-    predicted = []
-    for similarity, rows in _rank(test, train):
-        weights = ((similarity[:, :num_neighbors].double() - 1) / temperature).exp()  # (c, k)
+    queries = train if test is None else test
+    is_train, is_query = (rows.isfinite().all(dim=1) for rows in (train, queries))
+    predicted, start = [], 0
+    for similarity in _compute_similarity(queries, train):
+        similarity[:, ~is_train] = -torch.inf
+        similarity[~is_query[start : start + len(similarity)]] = -torch.inf
+        if test is None:
+            similarity.diagonal(start).fill_(-torch.inf)  # nobody votes for itself
+        start += len(similarity)
+        values, rows = _take_nearest(similarity, num_neighbors)  # (c, k)
+        weights = ((values.double() - 1) / temperature).exp()
         votes = torch.zeros(len(rows), int(train_labels.max()) + 1, dtype=torch.float64)
-        votes.scatter_add_(1, train_labels[rows[:, :num_neighbors]], weights)
-        predicted.append(votes.argmax(dim=1))
+        votes.scatter_add_(1, train_labels[rows], weights)
+        predicted.append(votes.argmax(dim=1).where(weights.sum(dim=1) > 0, -1))
     return torch.cat(predicted)
 
 
@@ -99,7 +108,27 @@ def expect_random_retrieval(
 
 
 def _rank(queries: torch.Tensor, gallery: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """For some queries at a time: cosines (c, n), falling, and the gallery's rows (c, n) that they belong to."""
+    """For some queries at a time: falling cosines (c, n), and the rows of the gallery (c, n) that they belong to."""
+    for similarity in _compute_similarity(queries, gallery):
+        yield torch.sort(similarity, dim=1, descending=True, stable=True)
+
+
+def _compute_similarity(queries: torch.Tensor, gallery: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Cosines (c, n) of some queries at a time."""
     directions = torch.nn.functional.normalize(gallery, dim=1)
-    for chunk in torch.nn.functional.normalize(queries, dim=1).split(max(_CHUNK // len(gallery), 1)):
-        yield torch.sort(chunk @ directions.T, dim=1, descending=True, stable=True)
+    for chunk in queries.split(max(_CHUNK // len(gallery), 1)):
+        yield torch.nn.functional.normalize(chunk, dim=1) @ directions.T
+
+
+def _take_nearest(similarity: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first columns of `_rank` without sorting whole rows: values and rows, (c, count), (c, n) where n is less."""
+    found = similarity.topk(min(count + 1, similarity.shape[1]), dim=1)
+    rows = found.indices[:, :count].sort(dim=1).values
+    values, order = similarity.gather(1, rows).sort(dim=1, descending=True, stable=True)
+    rows = rows.gather(1, order)
+    if similarity.shape[1] > count:
+        # The last one taken equals the first one left out: topk may have taken any of several equal ones.
+        is_open = found.values[:, count - 1] == found.values[:, count]
+        ranked = torch.sort(similarity[is_open], dim=1, descending=True, stable=True)
+        values[is_open], rows[is_open] = ranked.values[:, :count], ranked.indices[:, :count]
+    return values, rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,10 @@ from hiera_video.engine.checkpoint import (
     find_last_checkpoint,
     get_best_path,
     get_checkpoint_path,
-    load_checkpoint,
     remove_old_checkpoints,
     save_checkpoint,
 )
+from hiera_video.models.checkpoint_file import CheckpointFile, read_checkpoint_file
 from hiera_video.models.weights import load_weights
 from hiera_video.solver.optimizer import build_optimizer
 from hiera_video.utils.distributed import barrier, get_device, is_main_process
@@ -64,7 +65,7 @@ def start_or_resume(cfg: CfgNode, model: nn.Module) -> TrainState:
         bad_videos=BadVideos(cfg.DATA.MAX_BAD_VIDEOS),
     )
     if last:
-        _restore(cfg, state, load_checkpoint(last))
+        _restore(cfg, state, read_checkpoint_file(last))
         logger.info("resumed from %s after epoch %d of %d", last, state.epoch, cfg.SOLVER.MAX_EPOCH)
     return state
 
@@ -119,17 +120,25 @@ def _make_content(cfg: CfgNode, state: TrainState, class_names: Sequence[str] | 
     return content
 
 
-def _restore(cfg: CfgNode, state: TrainState, content: dict[str, Any]) -> None:
-    _warn_of_changes(cfg, content["cfg"])
+def _restore(cfg: CfgNode, state: TrainState, file: CheckpointFile) -> None:
+    training = file.training
+    missing = [key for key in ("optimizer_state", "scaler_state", "best_top1") if key not in training]
+    if missing or file.epoch is None:
+        raise ValueError(
+            f"{file.source} is not a checkpoint of a training job, so that training cannot resume from it: it has no "
+            + ", ".join(missing)
+        )
+    _warn_of_changes(cfg, file.config)
     if state.ema:
-        if "trained_model_state" not in content:
+        if "trained_model_state" not in training:
             raise ValueError("SOLVER.EMA_DECAY is set, but the checkpoint to resume from was written without EMA")
-        state.ema.module.load_state_dict(content["model_state"])
-        state.ema.n_averaged.copy_(content["ema_num_averaged"])
-    state.model.load_state_dict(content.get("trained_model_state", content["model_state"]))
-    state.optimizer.load_state_dict(content["optimizer_state"])
-    state.scaler.load_state_dict(content["scaler_state"])
-    state.epoch, state.best_top1 = content["epoch"], content["best_top1"]
+        state.ema.module.load_state_dict(file.weights)
+        state.ema.n_averaged.copy_(training["ema_num_averaged"])
+    state.model.load_state_dict(training.get("trained_model_state", file.weights))
+    # On a CPU the optimizer would keep the file's own tensors: a copy lets go of the file.
+    state.optimizer.load_state_dict(copy.deepcopy(training["optimizer_state"]))
+    state.scaler.load_state_dict(training["scaler_state"])
+    state.epoch, state.best_top1 = file.epoch, training["best_top1"]
 
 
 def _warn_of_changes(cfg: CfgNode, stored: str) -> None:

@@ -2,6 +2,8 @@
 
 import itertools
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -88,7 +90,67 @@ def test_knn_agrees_with_a_loop(monkeypatch):
     assert len(set(classify_knn(train, labels, test, num_neighbors=100).tolist())) > 1, "a far neighbour weighs less"
 
 
-def test_ties_of_knn_are_told():
+def test_left_out_rows_agree_with_a_loop_and_rows_with_nan_neither_vote_nor_hit(monkeypatch):
+    monkeypatch.setattr(neighbors, "_CHUNK", 300)  # several chunks
+    draw = torch.Generator().manual_seed(2)
+    rows, labels = torch.randn(50, 3, generator=draw), torch.randint(4, (50,), generator=draw)
+    rows[[7, 20]], rows[33, 1] = torch.nan, torch.inf
+    for k in (1, 6, 48, 100):
+        expected = []
+        for i in range(50):
+            cosine = {j: torch.cosine_similarity(rows[i], rows[j], dim=0).item() for j in range(50) if j != i}
+            cosine = {j: value for j, value in cosine.items() if j not in (7, 20, 33)}
+            votes = [0.0] * 4
+            for j in sorted(cosine, key=lambda j: -cosine[j])[:k]:
+                votes[labels[j]] += np.exp(cosine[j] / 0.07)
+            expected.append(-1 if i in (7, 20, 33) else int(np.argmax(votes)))
+        assert classify_knn(rows, labels, num_neighbors=k).tolist() == expected
+        assert classify_knn(rows, labels, rows[[7, 0]], num_neighbors=k)[0] == -1
+    assert classify_knn(rows[[7, 0]], labels[:2], num_neighbors=5).tolist() == [-1, -1], "nobody is left to vote"
+
+
+def test_left_out_rows_of_a_case_worked_out_by_hand():
+    # Directions 0, 10, 20 degrees of class 0; 90, 100 of class 1; 95 of class 0. Lengths do not matter.
+    angles = torch.deg2rad(torch.tensor([0.0, 10.0, 20.0, 90.0, 100.0, 95.0]))
+    rows = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.tensor([[3.0], [1], [2], [5], [1], [1]])
+    labels = torch.tensor([0, 0, 0, 1, 1, 0])
+    assert classify_knn(rows, labels, num_neighbors=1).tolist()[:5] == [0, 0, 0, 0, 0]
+    # 90 degrees sees 95 of class 0 and 100 of class 1, and the nearer one weighs more; 95 sees 90 and 100.
+    assert classify_knn(rows, labels, num_neighbors=2).tolist() == [0, 0, 0, 0, 0, 1]
+
+
+def test_nearest_rows_are_those_of_a_stable_sort(monkeypatch):
+    draw = torch.Generator().manual_seed(3)
+    similarity = torch.randint(-3, 4, (200, 40), generator=draw) / 3.0  # many equal values
+    similarity[:50] = torch.randn(50, 40, generator=draw)
+    for count in (1, 7, 39, 40, 60):
+        values, rows = neighbors._take_nearest(similarity, count)
+        expected = torch.sort(similarity, dim=1, descending=True, stable=True)
+        assert torch.equal(values, expected.values[:, :count]) and torch.equal(rows, expected.indices[:, :count])
+
+
+_MEASURE = """
+import resource, torch
+from hiera_video.embeddings.probes.neighbors import classify_knn
+def measure_mib(rows, queries):
+    labels = torch.arange(len(rows)) % 400
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    classify_knn(rows, labels, queries)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+classify_knn(torch.randn(500, 16), torch.arange(500) % 400)
+print(measure_mib(torch.randn(20_000, 16), None), measure_mib(torch.randn(50_000, 768), torch.randn(800, 768)))
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_knn_does_not_grow_with_the_square_of_the_rows():
+    """All similarities would be 1.6 GB in the first case. The second has the size of a large data set."""
+    done = subprocess.run([sys.executable, "-c", _MEASURE], capture_output=True, text=True, check=True)
+    left_out, large = map(float, done.stdout.split())
+    assert left_out < 600 and large < 1000
+
+
+def test_ties_of_knn_follow_the_rule():
     train = torch.tensor([[1.0, 0], [2, 0], [0, 1], [0, 3]])
     test = torch.tensor([[5.0, 0], [1, 1]])
     assert classify_knn(train, torch.tensor([1, 0, 0, 1]), test, num_neighbors=1).tolist() == [1, 1], "the earlier row"

@@ -8,16 +8,24 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hiera_video.config import config_from_text
-from hiera_video.engine.checkpoint import find_last_checkpoint, get_best_path, list_checkpoints, load_checkpoint
+from hiera_video.engine.checkpoint import (
+    find_last_checkpoint,
+    get_best_path,
+    get_checkpoint_path,
+    list_checkpoints,
+    save_checkpoint,
+)
 from hiera_video.engine.launch import launch
 from hiera_video.engine.training.classify import train
+from hiera_video.engine.training.state import start_or_resume
 from hiera_video.models.build import build_model_from_cfg
+from hiera_video.models.checkpoint_file import read_checkpoint_file
 from hiera_video.models.weights import load_weights
 
 
 def run(cfg):
     launch([train], cfg)
-    return load_checkpoint(find_last_checkpoint(cfg.OUTPUT_DIR))
+    return read_checkpoint_file(find_last_checkpoint(cfg.OUTPUT_DIR))
 
 
 def read_metrics(cfg, kind):
@@ -38,8 +46,8 @@ def largest_change(first, second):
 def test_a_run_writes_what_it_promises(make_cfg):
     cfg = make_cfg({"MODEL.DROP_PATH_RATE": 0.1, "MIXUP.ENABLE": True, "AUG.AA_TYPE": "rand-m7-n2-mstd0.5-inc1"})
     content = run(cfg)
-    assert content["epoch"] == 2 and config_from_text(content["cfg"]) == cfg
-    assert (Path(cfg.OUTPUT_DIR) / "config.yaml").read_text() == content["cfg"]
+    assert (content.kind, content.epoch) == ("training", 2) and config_from_text(content.config) == cfg
+    assert (Path(cfg.OUTPUT_DIR) / "config.yaml").read_text() == content.config
     lines = read_metrics(cfg, "train_iter")
     assert [(line["epoch"], line["iter"]) for line in lines] == [
         (f"{epoch}/2", f"{step}/3") for epoch in (1, 2) for step in (1, 2, 3)
@@ -55,8 +63,8 @@ def test_training_fits_a_few_clips(make_cfg):
     """The loss must go down for real: ten clips of two epochs' worth of noise would not do that by chance."""
     cfg = make_cfg(
         {
-            "SOLVER.MAX_EPOCH": 12,
-            "SOLVER.BASE_LR": 5e-3,
+            "SOLVER.MAX_EPOCH": 30,
+            "SOLVER.BASE_LR": 2e-3,
             "TRAIN.EVAL_PERIOD": 0,
             "HIERA.HEAD_INIT_SCALE": 1,
             "HIERA.EMBED_DIM": 16,
@@ -64,7 +72,7 @@ def test_training_fits_a_few_clips(make_cfg):
     )
     run(cfg)
     losses = [line["loss"] for line in read_metrics(cfg, "train_iter")]
-    assert sum(losses[-3:]) < 0.85 * sum(losses[:3])
+    assert sum(losses[-3:]) < 0.65 * sum(losses[:3])
 
 
 def test_a_resumed_run_is_the_same_run(make_cfg, tmp_path):
@@ -87,11 +95,13 @@ def test_a_resumed_run_is_the_same_run(make_cfg, tmp_path):
     target.parent.mkdir(parents=True)
     target.write_bytes(half.read_bytes())
     resumed = run(stopped)
-    assert load_checkpoint(half)["epoch"] == 2 and resumed["epoch"] == straight["epoch"] == 4
-    assert_same_weights(straight["model_state"], resumed["model_state"], rtol=0, atol=0)
-    assert_same_weights(straight["trained_model_state"], resumed["trained_model_state"], rtol=0, atol=0)
-    assert resumed["best_top1"] == straight["best_top1"]
-    assert largest_change(load_checkpoint(half)["model_state"], resumed["model_state"]) > 1e-5
+    assert read_checkpoint_file(half).epoch == 2 and resumed.epoch == straight.epoch == 4
+    assert_same_weights(straight.weights, resumed.weights, rtol=0, atol=0)
+    assert_same_weights(
+        straight.training["trained_model_state"], resumed.training["trained_model_state"], rtol=0, atol=0
+    )
+    assert resumed.training["best_top1"] == straight.training["best_top1"]
+    assert largest_change(read_checkpoint_file(half).weights, resumed.weights) > 1e-5
 
 
 def test_accumulation_equals_one_large_batch(make_cfg, tmp_path):
@@ -99,17 +109,17 @@ def test_accumulation_equals_one_large_batch(make_cfg, tmp_path):
     changes = {"SOLVER.OPTIMIZING_METHOD": "sgd", "SOLVER.BASE_LR": 0.1, "TRAIN.EVAL_PERIOD": 0}
     once = run(make_cfg({**changes, "OUTPUT_DIR": tmp_path / "a"}))
     parts = run(make_cfg({**changes, "OUTPUT_DIR": tmp_path / "b", "TRAIN.GRAD_ACCUM_STEPS": 4}))
-    assert_same_weights(once["model_state"], parts["model_state"], rtol=1e-4, atol=1e-6)
+    assert_same_weights(once.weights, parts.weights, rtol=1e-4, atol=1e-6)
 
 
 def test_two_processes_train_like_one(run_net, make_cfg, tmp_path):
     changes = {"SOLVER.OPTIMIZING_METHOD": "sgd", "SOLVER.BASE_LR": 0.1, "OUTPUT_DIR": tmp_path / "two"}
     finished = run_net(changes, processes=2)
     assert finished.returncode == 0, finished.stderr
-    two = load_checkpoint(find_last_checkpoint(tmp_path / "two"))
+    two = read_checkpoint_file(find_last_checkpoint(tmp_path / "two"))
     one_cfg = make_cfg({**changes, "OUTPUT_DIR": tmp_path / "one"})
     one = run(one_cfg)
-    assert_same_weights(one["model_state"], two["model_state"], rtol=1e-4, atol=1e-6)
+    assert_same_weights(one.weights, two.weights, rtol=1e-4, atol=1e-6)
     two_val = read_metrics(make_cfg(changes), "val_epoch")
     assert [(line["top1"], line["num_videos"]) for line in two_val] == [
         (line["top1"], line["num_videos"]) for line in read_metrics(one_cfg, "val_epoch")
@@ -122,10 +132,10 @@ def test_checkpoints_are_kept_as_asked(make_cfg):
     names = [path.name for path in list_checkpoints(cfg.OUTPUT_DIR)]
     assert names == ["checkpoint_epoch_00004.pyth", "checkpoint_epoch_00005.pyth"]
     validated = read_metrics(cfg, "val_epoch")
-    best = load_checkpoint(get_best_path(cfg.OUTPUT_DIR))
+    best = read_checkpoint_file(get_best_path(cfg.OUTPUT_DIR))
     first_best = max(range(len(validated)), key=lambda i: (validated[i]["top1"], -i))
-    assert best["epoch"] == first_best + 1 and best["best_top1"] == validated[first_best]["top1"]
-    assert not list(Path(cfg.OUTPUT_DIR).rglob("*.tmp"))
+    assert best.epoch == first_best + 1 and best.training["best_top1"] == validated[first_best]["top1"]
+    assert not list(Path(cfg.OUTPUT_DIR).rglob("*.partial"))
 
 
 def test_ema_is_the_average_of_the_weights(make_cfg):
@@ -140,13 +150,13 @@ def test_ema_is_the_average_of_the_weights(make_cfg):
         }
     )
     run(cfg)
-    steps = [load_checkpoint(path) for path in list_checkpoints(cfg.OUTPUT_DIR)]
+    steps = [read_checkpoint_file(path) for path in list_checkpoints(cfg.OUTPUT_DIR)]
     name = "blocks.0.attn.qkv.weight"
-    average = steps[0]["trained_model_state"][name]  # the first update copies
+    average = steps[0].training["trained_model_state"][name]  # the first update copies
     for step in steps[1:]:
-        average = 0.75 * average + 0.25 * step["trained_model_state"][name]
-    torch.testing.assert_close(steps[-1]["model_state"][name], average)
-    assert not torch.equal(steps[-1]["trained_model_state"][name], average)
+        average = 0.75 * average + 0.25 * step.training["trained_model_state"][name]
+    torch.testing.assert_close(steps[-1].weights[name], average)
+    assert not torch.equal(steps[-1].training["trained_model_state"][name], average)
 
 
 def test_a_broken_video_is_replaced_counted_and_named(make_cfg, broken_dir):
@@ -186,16 +196,16 @@ def test_fine_tuning_starts_from_given_weights(make_cfg, tmp_path):
                 "MODEL.NUM_CLASSES": 9,
             }
         )
-    )["model_state"]
-    weights = load_checkpoint(find_last_checkpoint(source.OUTPUT_DIR))["model_state"]
+    ).weights
+    weights = read_checkpoint_file(find_last_checkpoint(source.OUTPUT_DIR)).weights
     torch.testing.assert_close(tuned["blocks.3.mlp.fc1.weight"], weights["blocks.3.mlp.fc1.weight"])
     assert tuned["head.projection.weight"].shape == (9, 64)
 
 
 @pytest.mark.parametrize("changes", [{"TRAIN.PRECISION": "bf16"}, {"MODEL.ACT_CHECKPOINT": True}])
 def test_memory_savers_train_nearly_the_same(make_cfg, tmp_path, changes):
-    plain = run(make_cfg({"OUTPUT_DIR": tmp_path / "a", "SOLVER.MAX_EPOCH": 1}))["model_state"]
-    saver = run(make_cfg({"OUTPUT_DIR": tmp_path / "b", "SOLVER.MAX_EPOCH": 1, **changes}))["model_state"]
+    plain = run(make_cfg({"OUTPUT_DIR": tmp_path / "a", "SOLVER.MAX_EPOCH": 1})).weights
+    saver = run(make_cfg({"OUTPUT_DIR": tmp_path / "b", "SOLVER.MAX_EPOCH": 1, **changes})).weights
     difference = largest_change(plain, saver)
     assert difference < 3e-3 if "TRAIN.PRECISION" in changes else difference < 1e-6
     assert ("TRAIN.PRECISION" in changes) == (difference > 0), "bf16 rounds; checkpointing computes the same again"
@@ -207,7 +217,7 @@ def test_a_checkpoint_of_ours_fills_the_whole_model(make_cfg):
     model = build_model_from_cfg(cfg, crop_size=32)
     report = load_weights(model, str(find_last_checkpoint(cfg.OUTPUT_DIR)))
     assert not report.missing
-    assert_same_weights(dict(model.state_dict()), content["model_state"], rtol=0, atol=0)
+    assert_same_weights(dict(model.state_dict()), content.weights, rtol=0, atol=0)
 
 
 def test_a_damaged_checkpoint_is_named(make_cfg):
@@ -226,3 +236,22 @@ def test_tensorboard_events_are_written(make_cfg):
     losses = [stats["loss"] for stats in read_metrics(cfg, "train_iter")]
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses)
     assert events.Scalars("val/top1")[0].value == pytest.approx(read_metrics(cfg, "val_epoch")[0]["top1"])
+
+
+def test_a_checkpoint_without_training_state_cannot_be_resumed_from(make_cfg):
+    cfg = make_cfg()
+    weights = build_model_from_cfg(cfg, crop_size=32).state_dict()
+    path = get_checkpoint_path(cfg.OUTPUT_DIR, 1)
+    save_checkpoint(path, {"model_state": weights})
+    with pytest.raises(ValueError, match=rf"{path.name} is not a checkpoint of a training job.*no optimizer_state"):
+        run(cfg)
+
+
+def test_after_a_resume_nothing_depends_on_the_checkpoint_file(make_cfg):
+    """A CPU's optimizer would keep the mapped tensors of the file, which may be overwritten while training goes on."""
+    cfg = make_cfg({"SOLVER.MAX_EPOCH": 1})
+    run(cfg)
+    path = find_last_checkpoint(cfg.OUTPUT_DIR)
+    state = start_or_resume(cfg, build_model_from_cfg(cfg, crop_size=32))
+    assert state.epoch == 1 and state.optimizer.state
+    assert str(path) not in Path("/proc/self/maps").read_text()

@@ -6,12 +6,14 @@ import pytest
 import simplejson
 import torch
 
-from hiera_video.data.loader import build_train_loader
-from hiera_video.engine.checkpoint import find_last_checkpoint, load_checkpoint
+from hiera_video.data.loader import build_train_loader, build_val_loader
+from hiera_video.embeddings.probes.neighbors import classify_knn
+from hiera_video.engine.checkpoint import find_last_checkpoint
 from hiera_video.engine.launch import launch
-from hiera_video.engine.metrics import compute_knn_accuracy
+from hiera_video.engine.training import pretrain as pretrain_module
 from hiera_video.engine.training.classify import train
 from hiera_video.engine.training.pretrain import pretrain
+from hiera_video.models.checkpoint_file import read_checkpoint_file
 
 MAE = {
     "TASK": "pretrain",
@@ -31,7 +33,7 @@ MAE = {
 
 def run(cfg):
     launch([pretrain], cfg)
-    return load_checkpoint(find_last_checkpoint(cfg.OUTPUT_DIR))
+    return read_checkpoint_file(find_last_checkpoint(cfg.OUTPUT_DIR))
 
 
 def read_metrics(cfg, kind):
@@ -47,7 +49,7 @@ def test_the_loss_goes_down_and_the_probe_is_logged(make_cfg):
     probes = read_metrics(cfg, "val_epoch")
     assert [probe["epoch"] for probe in probes] == ["2/8", "4/8", "6/8", "8/8"]
     assert all(0 <= probe["knn_top1"] <= 100 and probe["num_videos"] == 8 for probe in probes)
-    assert "decoder_pred.weight" in content["model_state"] and "head.projection.weight" not in content["model_state"]
+    assert "decoder_pred.weight" in content.weights and "head.projection.weight" not in content.weights
 
 
 @pytest.mark.parametrize(
@@ -79,8 +81,8 @@ def test_a_resumed_pre_training_is_the_same_run(make_cfg, tmp_path):
     target.parent.mkdir(parents=True)
     target.write_bytes((tmp_path / "a" / "checkpoints" / target.name).read_bytes())
     resumed = run(make_cfg({**changes, "OUTPUT_DIR": tmp_path / "b"}))
-    for name, value in straight["model_state"].items():
-        assert torch.equal(value, resumed["model_state"][name]), name
+    for name, value in straight.weights.items():
+        assert torch.equal(value, resumed.weights[name]), name
 
 
 def test_masks_come_from_the_samples_own_random_stream(make_cfg):
@@ -105,7 +107,7 @@ def test_labels_are_not_needed(make_cfg, motion_dir, tmp_path):
     paths = [line.rsplit(" ", 1)[0] for line in (motion_dir / "train.csv").read_text().splitlines()]
     (tmp_path / "train.csv").write_text("\n".join(f"{motion_dir}/{path}" for path in paths))
     cfg = make_cfg({**MAE, "SOLVER.MAX_EPOCH": 1, "MAE.PROBE_PERIOD": 0, "DATA.PATH_TO_DATA_DIR": tmp_path})
-    assert run(cfg)["epoch"] == 1
+    assert run(cfg).epoch == 1
     with pytest.raises(ValueError, match=r"train.csv:1: .* is not a path and an integer label"):
         launch([train], make_cfg({"DATA.PATH_TO_DATA_DIR": tmp_path, "OUTPUT_DIR": tmp_path / "classify"}))
 
@@ -125,8 +127,8 @@ def test_fine_tuning_from_pre_training(make_cfg, tmp_path):
         }
     )
     launch([train], tune)
-    tuned = load_checkpoint(find_last_checkpoint(tune.OUTPUT_DIR))["model_state"]
-    shared = [name for name in tuned if name in mae["model_state"]]
+    tuned = read_checkpoint_file(find_last_checkpoint(tune.OUTPUT_DIR)).weights
+    shared = [name for name in tuned if name in mae.weights]
     assert {name for name in tuned if name not in shared} == {
         "norm.weight",
         "norm.bias",
@@ -134,18 +136,41 @@ def test_fine_tuning_from_pre_training(make_cfg, tmp_path):
         "head.projection.bias",
     }
     for name in shared:
-        torch.testing.assert_close(tuned[name], mae["model_state"][name], msg=name)
+        torch.testing.assert_close(tuned[name], mae.weights[name], msg=name)
     log = (Path(tune.OUTPUT_DIR) / "stdout.log").read_text()
     assert "tensors of the MAE decoder" in log and "missing: norm.weight" in log
 
 
-def test_knn_by_hand():
-    # Directions 0, 10, 20 degrees of class 0; 90, 100 of class 1; 95 of class 0; one failed video of class 1.
-    degrees = torch.tensor([0.0, 10.0, 20.0, 90.0, 100.0, 95.0])
-    features = torch.stack([torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))], dim=1)
-    features = torch.cat([features * torch.tensor([[3.0], [1], [2], [5], [1], [1]]), torch.full((1, 2), torch.nan)])
-    labels = torch.tensor([0, 0, 0, 1, 1, 0, 1])
-    # one neighbour: 0->10, 10->0 or 20, 20->10 are right; 90->95, 100->95 and 95->90 or 100 are wrong; the failed too.
-    assert compute_knn_accuracy(features, labels, 1) == pytest.approx(100 * 3 / 7)
-    # two neighbours: 90 sees 95 (class 0) and 100 (class 1), and the nearer one decides: wrong.
-    assert compute_knn_accuracy(features, labels, 2) == pytest.approx(100 * 3 / 7)
+def test_two_processes_measure_what_one_does(make_cfg, run_net, tmp_path):
+    # SGD: Adam's first step is a sign, which turns rounding into a difference of a whole learning rate.
+    changes = {**MAE, "MAE.PROBE_PERIOD": 1, "SOLVER.OPTIMIZING_METHOD": "sgd", "AUG.NUM_SAMPLE": 1}
+    finished = run_net({**changes, "OUTPUT_DIR": tmp_path / "two"}, processes=2)
+    assert finished.returncode == 0, finished.stderr
+    one, two = (make_cfg({**changes, "OUTPUT_DIR": tmp_path / name}) for name in ("one", "two"))
+    run(one)
+    lines = [
+        [(line["epoch"], line["knn_top1"], line["num_videos"]) for line in read_metrics(cfg, "val_epoch")]
+        for cfg in (one, two)
+    ]
+    assert lines[0] == lines[1] and len(lines[0]) == 2
+
+
+def test_the_main_process_alone_looks_for_neighbors(make_cfg, monkeypatch):
+    cfg = make_cfg({**MAE, "SOLVER.MAX_EPOCH": 2})
+    monkeypatch.setattr(pretrain_module, "is_main_process", lambda: False)
+    monkeypatch.setattr(pretrain_module, "classify_knn", None)
+    assert run(cfg).epoch == 2
+    assert all("knn_top1" not in line for line in read_metrics(cfg, "val_epoch"))
+
+
+def test_the_probe_is_the_one_for_embeddings_with_failed_videos_wrong(make_cfg, monkeypatch):
+    cfg = make_cfg({**MAE, "SOLVER.MAX_EPOCH": 2})
+    features = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    features[2] = torch.nan  # as `compute_per_video` marks a video that could not be decoded
+    monkeypatch.setattr(pretrain_module, "compute_per_video", lambda *_, **__: (features, {2: "broken"}))
+    run(cfg)
+    labels = torch.from_numpy(build_val_loader(cfg).dataset.videos.labels)
+    hits = classify_knn(features, labels, num_neighbors=3) == labels
+    (line,) = read_metrics(cfg, "val_epoch")
+    assert line["knn_top1"] == pytest.approx(100 * hits.double().mean().item()) and not hits[2]
+    assert (line["num_videos"], line["num_failed"]) == (8, 1)

@@ -1,21 +1,21 @@
-"""Stands in for a probe in worker processes: some names bring the decoder down."""
+"""Stands in for `inspect_video` in worker processes: some names bring the decoder down."""
 
 import os
 import signal
 import time
 
-from hiera_video.inspection.inspect_video import probe_video
+from hiera_video.inspection.inspect_video import inspect_video
 
 
-def probe(path, **options):
-    """As `probe_video`, but dies or hangs on files so named, as a decoder in C can."""
+def inspect(path, **options):
+    """As `inspect_video`, but dies or hangs on files so named, as a decoder in C can."""
     if "segfault" in path:
         os.kill(os.getpid(), signal.SIGSEGV)
     if "exit" in path:
         os._exit(3)
     while "endless" in path:
         time.sleep(1)
-    return probe_video(path, **options)
+    return inspect_video(path, **options)
 
 
 def cannot_start(*_):

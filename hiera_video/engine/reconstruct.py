@@ -1,0 +1,73 @@
+"""What a pre-trained masked autoencoder makes of a clip whose parts are hidden."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+
+from hiera_video.data.clip_sampling import build_clip_sampler
+from hiera_video.data.transforms import build_test_transform, normalize_video
+from hiera_video.models.build import build_mae_from_cfg
+from hiera_video.models.checkpoint_file import CheckpointFile
+from hiera_video.models.mask_units import draw_mask
+from hiera_video.models.targets import paint_patches, patchify, unpatchify
+from hiera_video.models.weights import load_weights
+from hiera_video.utils.rng import seeded
+from hiera_video.video import VideoReader
+
+_GRAY = 0.5
+
+
+def reconstruct(cfg: CfgNode, file: CheckpointFile, path: str, *, seed: int) -> tuple[dict[str, np.ndarray], list[int]]:
+    """Hides mask units of a video's center clip and has the model paint them.
+
+    Args:
+        cfg: of the pre-training.
+        file: its weights.
+        path: of the video.
+        seed: of the mask.
+
+    Returns:
+        Title ("original", "masked", "reconstructed") -> uint8 frames (T', H, W, 3), one for each token in time; and the
+        positions of these frames in the video.
+
+    Raises:
+        FileNotFoundError: no such video.
+        ValueError: the model does not predict pixels, or the file does not fill it.
+    """
+    if cfg.MAE.TARGET != "pixel":
+        raise ValueError(f"MAE.TARGET = {cfg.MAE.TARGET}: only a model that predicts pixels can be shown")
+    model = build_mae_from_cfg(cfg).eval()
+    report = load_weights(model, file)
+    if report.missing:
+        raise ValueError(f"{file.source} does not fill {cfg.MODEL.MODEL_NAME}: missing {', '.join(report.missing)}")
+    clip, positions = _load_clip(cfg, path)  # uint8 (1, C, T, H, W)
+    video = normalize_video(clip, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+    with seeded(seed):
+        mask = draw_mask(model.mask_units_grid, cfg.MAE.MASK_RATIO, kind=cfg.MAE.MASK_TYPE)[None]  # (1, U)
+    pred, hidden = model.reconstruct(video, mask)
+    pixels = clip.float() / 255
+    patches = patchify(pixels, model.pred_stride)  # (1, T', H', W', P)
+    masked = unpatchify(torch.where(hidden[..., None], torch.full_like(patches, _GRAY), patches), model.pred_stride)
+    if cfg.MAE.NORM_TARGET:
+        # The prediction is of a patch's pixels without their mean and contrast, whatever these are measured in.
+        painted = paint_patches(pixels, pred, hidden, model.pred_stride, normalized=True)
+    else:
+        mean, std = (torch.tensor(x)[:, None, None, None] for x in (cfg.DATA.MEAN, cfg.DATA.STD))  # (C, 1, 1, 1)
+        painted = paint_patches(video, pred, hidden, model.pred_stride, normalized=False) * std + mean
+    rows = {"original": unpatchify(patches, model.pred_stride), "masked": masked, "reconstructed": painted}
+    return {title: _to_uint8(x) for title, x in rows.items()}, positions[:: model.pred_stride[0]]
+
+
+def _load_clip(cfg: CfgNode, path: str) -> tuple[torch.Tensor, list[int]]:
+    with VideoReader(path, backend=cfg.DATA.DECODING_BACKEND) as reader:
+        sampler = build_clip_sampler(cfg, num_clips=1, is_training=False)
+        positions = sampler.get_frame_indices(len(reader), reader.fps)[0].tolist()
+        frames = reader.get_frames(positions)  # (T, H, W, C)
+    return build_test_transform(cfg, num_crops=1, crop_size_px=cfg.DATA.TRAIN_CROP_SIZE)(frames), positions
+
+
+def _to_uint8(video: torch.Tensor) -> np.ndarray:
+    frames = video[0].permute(1, 2, 3, 0)  # (1, C, T, H, W) -> (T, H, W, C)
+    return (frames * 255).round().clamp(0, 255).to(torch.uint8).numpy()
