@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,11 +16,10 @@ from hiera_video.data.loader import build_manifest
 from hiera_video.data.transforms import ClipTransform, build_test_transform
 from hiera_video.streams.chunk import Chunk
 from hiera_video.streams.windows import ClipPlan, ClipPlanner
-from hiera_video.video import FramesChangedError, VideoDecodeError, VideoReader
+from hiera_video.video import VideoReader
+from hiera_video.video.attempts import start_over
 from hiera_video.video.manifest import open_video
 
-Item = TypeVar("Item")
-_MAX_ATTEMPTS = 3  # at a video whose damage shows only in decoding
 _VIEWS_PER_CHUNK = 8
 
 
@@ -74,29 +72,6 @@ class ClipReader:
         clips = _cut_clips(plan, frames, self.transform)
         for first in range(0, len(plan), self.clips_per_chunk):
             yield plan, first, torch.cat(list(islice(clips, self.clips_per_chunk)))
-
-
-def start_over(path: str, read: Callable[[], Iterator[Item]]) -> Iterator[tuple[int, Item]]:
-    """Reads a video, and again from its start when damage shows that its frames are others than they seemed.
-
-    Args:
-        path: of the video, for the message.
-        read: begins to read.
-
-    Yields:
-        number of the attempt, from 0, and what ``read`` gives.
-
-    Raises:
-        VideoDecodeError: the frames change each time.
-    """
-    for attempt in range(_MAX_ATTEMPTS):
-        try:
-            for item in read():
-                yield attempt, item
-            return
-        except FramesChangedError:
-            continue
-    raise VideoDecodeError(f"{path}: its frames change each time that it is decoded")
 
 
 def _cut_clips(

@@ -12,7 +12,7 @@ from video_factory import decode_plainly, write_video
 
 from hiera_video.config import load_config
 from hiera_video.data.transforms import ClipTransform, TestTransform
-from hiera_video.streams.clip_reader import ClipReader, build_clip_reader, start_over
+from hiera_video.streams.clip_reader import ClipReader, build_clip_reader
 from hiera_video.streams.windows import ClipPlan, SlidingWindows
 from hiera_video.video import FrameIndex, FramesChangedError, VideoDecodeError, VideoReader
 from hiera_video.video.manifest import open_video
@@ -134,29 +134,6 @@ def test_a_video_whose_frames_change_is_started_over(tmp_path):
     assert all(torch.equal(a.views, b.views) for a, b in zip(again, expected, strict=True))
     with pytest.raises(VideoDecodeError, match="change each time"):
         read(path, windows=windows, open_reader=lambda p: ChangingReader(p, 9))
-
-
-def test_reading_begins_again_when_the_frames_change():
-    calls = []
-
-    def read_items():
-        calls.append("begin")
-        for number in range(3):
-            if len(calls) == 1 and number == 2:
-                raise FramesChangedError
-            yield number
-
-    assert list(start_over("a.mp4", read_items)) == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
-
-
-def test_frames_that_change_each_time_are_an_error():
-    def read_items():
-        yield 0
-        raise FramesChangedError
-
-    given = []
-    with pytest.raises(VideoDecodeError, match="a.mp4: its frames change each time"):
-        given.extend(start_over("a.mp4", read_items))
 
 
 @pytest.mark.parametrize(("num_crops", "views_per_chunk", "expected"), [(1, 8, 8), (3, 8, 2), (3, 1, 1), (1, 5, 5)])
