@@ -11,18 +11,13 @@ import random
 from abc import abstractmethod
 from collections.abc import Sequence
 from fractions import Fraction
-from numbers import Rational
 from typing import Any
 
 import numpy as np
 from fvcore.common.config import CfgNode
 from pytorchvideo.data.clip_sampling import ClipInfo, ClipSampler
 
-Number = int | float | Fraction
-
-# A frame rate that came as a float is taken as the nearest fraction with at most this denominator, so that
-# 30000 / 1001 and 29.97 mean what was written, and no rounding error can move a frame.
-_MAX_DENOMINATOR = 1_000_000
+from hiera_video.utils.fractions import Number, to_fraction
 
 
 def compute_clip_length_frames(*, num_frames: int, sampling_rate: Number, fps: Number, target_fps: Number) -> Fraction:
@@ -37,9 +32,9 @@ def compute_clip_length_frames(*, num_frames: int, sampling_rate: Number, fps: N
     Follows: SlowFast, datasets/decoder.py.
     Differs: never below one frame, where SlowFast's clip would run backwards.
     """
-    target = _to_fraction(target_fps)
-    rate = _to_fraction(fps) if _is_known_fps(fps) else target
-    return max(num_frames * _to_fraction(sampling_rate) * rate / target, Fraction(1))
+    target = to_fraction(target_fps)
+    rate = to_fraction(fps) if _is_known_fps(fps) else target
+    return max(num_frames * to_fraction(sampling_rate) * rate / target, Fraction(1))
 
 
 def compute_clip_start_frames(
@@ -91,7 +86,7 @@ def compute_segment_indices(*, positions: Sequence[Number], num_video_frames: in
         int64 (len(positions),), in order, each in [0, num_video_frames).
 
     Follows: TSN's sampling, section 3.1 of Wang et al. 2016.
-    Differs: from SlowFast's ssv2 reader, which cuts num_video_frames - 1 and always takes the centre in testing.
+    Differs: from SlowFast's ssv2 reader, which cuts num_video_frames - 1 and always takes the center in testing.
     """
     num_parts = len(positions)
     indices = [int((i + Fraction(place)) * num_video_frames / num_parts) for i, place in enumerate(positions)]
@@ -106,6 +101,8 @@ class FrameClipSampler(ClipSampler):
         num_clips: clips of a video.
         clip_duration_sec: length of a clip for PyTorchVideo; 0 stands for the whole video.
     """
+
+    _current_clip_index: int  # set by PyTorchVideo's class, which brings no types
 
     def __init__(self, *, num_frames: int, num_clips: int, clip_duration_sec: Number) -> None:
         _check_positive("num_frames", num_frames)
@@ -155,7 +152,7 @@ class _StridedClipSampler(FrameClipSampler):
         _check_positive("num_frames", num_frames)
         _check_positive("sampling_rate", sampling_rate)
         _check_positive("target_fps", target_fps)
-        duration_sec = num_frames * _to_fraction(sampling_rate) / _to_fraction(target_fps)
+        duration_sec = num_frames * to_fraction(sampling_rate) / to_fraction(target_fps)
         super().__init__(num_frames=num_frames, num_clips=num_clips, clip_duration_sec=duration_sec)
         self.sampling_rate = sampling_rate
         self.target_fps = target_fps
@@ -166,7 +163,7 @@ class _StridedClipSampler(FrameClipSampler):
 
     def _get_clip_start_sec(self, clip_index: int, delta_sec: Fraction) -> Number:
         # In seconds the video's own rate is unknown; its frames are taken to come at target_fps.
-        fps = _to_fraction(self.target_fps)
+        fps = to_fraction(self.target_fps)
         return self._get_clip_start_frames(clip_index, delta_sec * fps) / fps
 
     def get_frame_indices(self, num_video_frames: int, fps: Number) -> np.ndarray:
@@ -292,7 +289,7 @@ class PytorchVideoClipSampler:
     def get_frame_indices(self, num_video_frames: int, fps: Number) -> np.ndarray:
         """Frames of each clip, int64 (max_clips, num_frames); see `FrameClipSampler.get_frame_indices`."""
         _check_has_frames(num_video_frames)
-        rate = _to_fraction(fps if _is_known_fps(fps) else self.default_fps)
+        rate = to_fraction(fps if _is_known_fps(fps) else self.default_fps)
         clips_sec = self._get_clips_sec(Fraction(num_video_frames) / rate)
         return np.stack(
             [self._get_indices(clips_sec[k % len(clips_sec)], rate, num_video_frames) for k in range(self.num_clips)]
@@ -326,10 +323,6 @@ class PytorchVideoClipSampler:
             num_frames=self.num_frames,
             num_video_frames=num_video_frames,
         )
-
-
-def _to_fraction(value: Number) -> Fraction:
-    return Fraction(value) if isinstance(value, Rational) else Fraction(value).limit_denominator(_MAX_DENOMINATOR)
 
 
 def _is_known_fps(fps: Number) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import partial
+from typing import Any, Literal
 
 import pandas as pd
 import simplejson
@@ -15,24 +15,23 @@ from fvcore.common.config import CfgNode
 from tqdm import tqdm
 
 from hiera_video.data.clip_sampling import build_clip_sampler
-from hiera_video.data.transforms import build_eval_transform
-from hiera_video.engine.batch import autocast, to_model_input
 from hiera_video.engine.trained import Trained, load_trained
+from hiera_video.engine.views import compute_on_views
 from hiera_video.models.hiera import Hiera
-from hiera_video.streams.clip_stream import stream_clips
+from hiera_video.streams.chunk import OpenVideos
+from hiera_video.streams.clip_reader import build_clip_reader, make_views
 from hiera_video.streams.live_windows import LiveClip, LiveWindows
-from hiera_video.streams.windows import ClipPlanner, SlidingWindows, UniformClips
+from hiera_video.streams.windows import ClipPlanner, SlidingWindows, UniformClips, build_windows
 from hiera_video.utils.logging import get_logger
 from hiera_video.video.live import LiveVideo
-from hiera_video.video.manifest import open_video
 
-_MIN_LATE_SEC = 1.0  # a live source that is less behind is not worth leaving anything out
+_MIN_LATE_SEC = 1.0  # no window is left out before the model is so far behind a live source
 logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class WindowPrediction:
-    """The likeliest classes of a window [start_sec, end_sec), likeliest first; the times may be unknown, NaN."""
+    """The likeliest classes of a window [start_sec, end_sec), likeliest first; times are NaN where they are unknown."""
 
     start_sec: float
     end_sec: float
@@ -49,9 +48,9 @@ class VideoPrediction:
         checkpoint: path or URL of the weights.
         sha256: of that file.
         classes: of the whole, likeliest first.
-        probabilities: of these, mean over windows.
-        windows: columns start_sec, end_sec, classes, probabilities (of each row, likeliest first).
-        num_skipped: windows of a live source that there was no time for.
+        probabilities: of these classes, mean over windows.
+        windows: columns start_sec, end_sec, classes, probabilities (in each row the likeliest first).
+        num_skipped: windows of a live source for which there was no time.
     """
 
     video: str
@@ -63,7 +62,7 @@ class VideoPrediction:
     num_skipped: int = 0
 
     def to_json(self) -> str:
-        """All of it as a JSON object; a time that is not known is null."""
+        """All of it as a JSON object; an unknown time is null."""
         content = {
             "video": self.video,
             "checkpoint": self.checkpoint,
@@ -78,15 +77,15 @@ class VideoPrediction:
 
 
 class Predictor:
-    """A trained model, and how it looks at videos.
+    """A trained model, and the windows and crops of a video that it looks at.
 
     Args:
         trained: the model.
         top_k: classes to name; all where there are fewer.
-        window_sec: length of a window; None: as of clips in training. (A model that was trained on segments of whole
-            videos then gets one clip of the whole video.)
+        window_sec: length of a window; None: as long as clips in training. (A model that was trained on segments of
+            whole videos then gets one clip of the whole video.)
         stride_sec: from one window's start to the next; None: the length of a window.
-        num_crops: 1 (centre) or 3; probabilities are averaged.
+        num_crops: 1 (center) or 3; probabilities are averaged.
         batch_size: crops per forward pass.
 
     Raises:
@@ -111,10 +110,8 @@ class Predictor:
                 f"{trained.checkpoint} has no classifier: it is of {trained.cfg.MODEL.MODEL_NAME}, from pre-training"
             )
         self.trained, self.top_k = trained, top_k
-        self._clips_per_chunk = max(batch_size // num_crops, 1) if num_crops > 0 else 1
-        cfg = trained.cfg
-        self._transform = build_eval_transform(cfg, num_crops=num_crops, crop_size_px=cfg.DATA.TEST_CROP_SIZE)
-        self._planner = _build_planner(cfg, window_sec=window_sec, stride_sec=stride_sec)
+        planner = _build_planner(trained.cfg, window_sec=window_sec, stride_sec=stride_sec)
+        self._reader = build_clip_reader(trained.cfg, planner, num_crops=num_crops, views_per_chunk=batch_size)
 
     def predict(self, path: str) -> VideoPrediction:
         """Classifies all windows of a video, of any length: only the frames of unfinished windows are kept.
@@ -124,39 +121,29 @@ class Predictor:
             VideoDecodeError: it cannot be decoded.
             ValueError: nothing tells the frame rate of these pictures.
         """
-        data = self.trained.cfg.DATA
-        chunks = stream_clips(
-            path,
-            planner=self._planner,
-            transform=self._transform,
-            clips_per_chunk=self._clips_per_chunk,
-            open_reader=partial(open_video, backend=data.DECODING_BACKEND, max_short_side_px=data.MAX_SHORT_SIDE),
-        )
-        tally, attempt = Tally(self.trained, self.top_k), 0
+        tallies = OpenVideos(lambda _: Tally(self.trained, self.top_k))
         with tqdm(desc="predicting", unit="window", leave=False, disable=None) as bar:
-            for chunk in chunks:
-                if chunk["attempt"] != attempt:  # damage showed up, and the video was started over
-                    tally, attempt = Tally(self.trained, self.top_k), chunk["attempt"]
-                probs = self._classify(chunk["views"])
-                for (start_sec, end_sec), row in zip(chunk["spans_sec"].tolist(), probs, strict=True):
+            for tally, chunk in tallies.follow(self._reader.read(path)):
+                probs = self._classify(chunk.views)
+                for (start_sec, end_sec), row in zip(chunk.spans_sec.tolist(), probs, strict=True):
                     tally.add(start_sec, end_sec, row)
-                bar.total, bar.n = chunk["number_of_clips"], tally.num_windows
+                bar.total, bar.n = chunk.num_clips, tally.num_windows
                 bar.refresh()
         return tally.summarize(path)
 
     def predict_live(
         self, video: LiveVideo, tally: Tally, *, max_sec: float | None = None, skips_late: bool | None = None
     ) -> Iterator[WindowPrediction]:
-        """Classifies the windows of a source as they get complete.
+        """Classifies the windows of a source, each as soon as it is complete.
 
         Args:
-            video: is read, not closed.
+            video: the source; it is not closed.
             tally: gets each window.
-            max_sec: where to stop; None: at its end.
-            skips_late: leave windows out where the model is slower than the source; None: if it is `is_realtime`.
+            max_sec: where to stop; None: at the end of the source.
+            skips_late: leave windows out where the model is slower than the source; None: if it `is_realtime`.
 
         Raises:
-            ValueError: the length of a window is needed.
+            ValueError: the model was trained on segments of whole videos, and no length of a window is named.
         """
         windows, late_sec = self._build_live_windows(video)
         skips_late = video.is_realtime if skips_late is None else skips_late
@@ -175,45 +162,40 @@ class Predictor:
 
     def _build_live_windows(self, video: LiveVideo) -> tuple[LiveWindows, float]:
         """The windows, and how many seconds the model may be behind before some are left out."""
-        if not isinstance(self._planner, SlidingWindows):
+        planner, transform = self._reader.planner, self._reader.transform
+        if not isinstance(planner, SlidingWindows):
             raise ValueError("a live source has no whole that could be cut into segments: window_sec is needed")
-        plan, data = self._planner, self.trained.cfg.DATA
         windows = LiveWindows(
-            data.NUM_FRAMES,
-            window_sec=plan.window,
-            stride_sec=plan.stride,
+            planner.num_frames,
+            window_sec=planner.window,
+            stride_sec=planner.stride,
             fps=video.fps,
             time_base=video.time_base,
-            is_segment=plan.is_segment,
-            prepare=lambda frame: self._transform.prepare(frame[None])[0],
+            is_segment=planner.is_segment,
+            prepare=lambda frame: transform.prepare(frame[None])[0],
         )
-        return windows, max(float(plan.stride), _MIN_LATE_SEC)
+        return windows, max(float(planner.stride), _MIN_LATE_SEC)
 
     def _classify_live(self, clip: LiveClip) -> torch.Tensor:
-        size = self._transform.size_px
-        views = torch.empty((self._transform.num_crops, 3, len(clip.frames), size, size), dtype=torch.uint8)
-        self._transform.write_views(clip.frames, views)
-        return self._classify(views)[0]
+        return self._classify(make_views(self._reader.transform, clip.frames))[0]
 
-    @torch.inference_mode()
     def _classify(self, views: torch.Tensor) -> torch.Tensor:
         """uint8 (n * crops, C, T, H, W) -> probabilities, float32 (n, K), mean over crops."""
         model, cfg = self.trained.model, self.trained.cfg
         device = next(model.parameters()).device
-        views = views.unflatten(0, (-1, self._transform.num_crops))  # (n, crops, C, T, H, W)
-        video = to_model_input(views, device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (n * crops, C, T, H, W)
         # The lower precisions of training are for GPUs; most CPUs are slower with them.
-        with autocast(device, cfg.TRAIN.PRECISION if device.type == "cuda" else "fp32"):
-            logits = model(video)  # (n * crops, K)
-        return logits.float().softmax(dim=1).unflatten(0, views.shape[:2]).mean(dim=1).cpu()  # (n, K)
+        precision = cfg.TRAIN.PRECISION if device.type == "cuda" else "fp32"
+        logits = compute_on_views(cfg, model, views, device=device, precision=precision)  # (n * crops, K)
+        probs = logits.softmax(dim=1).unflatten(0, (-1, self._reader.transform.num_crops))  # (n, crops, K)
+        return probs.mean(dim=1).cpu()
 
 
 class Tally:
-    """Windows so far, each with its likeliest classes alone, and the sum of all probabilities.
+    """The windows so far, each with its likeliest classes only, and the sum of all probabilities.
 
     Args:
-        trained: whose class names are used; a class without one gets its number.
-        top_k: classes to keep of each window.
+        trained: gives the class names; a class without a name gets its number.
+        top_k: how many classes of each window to keep.
     """
 
     def __init__(self, trained: Trained, top_k: int) -> None:
@@ -230,17 +212,17 @@ class Tally:
 
     @property
     def num_windows(self) -> int:
-        """Those that were added."""
+        """How many windows it has taken."""
         return len(self._windows)
 
     def skip(self) -> None:
-        """Counts a window that is left out."""
+        """Counts a window that nobody classifies."""
         if not self.num_skipped:
             logger.warning("the model is slower than the source: some windows are left out, to keep up with it")
         self.num_skipped += 1
 
     def summarize(self, video: str) -> VideoPrediction:
-        """All windows, and the classes of the whole; none of these if there was no window."""
+        """All windows, and the classes of the whole; no classes if there was no window."""
         top = ((), ()) if self._sum is None else self._find_top(self._sum / len(self._windows))
         columns = list(WindowPrediction.__dataclass_fields__)
         return VideoPrediction(
@@ -262,29 +244,29 @@ class Tally:
 
 
 def predict(
-    path: str,
+    path: str | os.PathLike[str],
     *,
     checkpoint: str | Trained,
     top_k: int = 5,
     window_sec: float | None = None,
     stride_sec: float | None = None,
-    num_crops: int = 1,
+    num_crops: Literal[1, 3] = 1,
     batch_size: int = 8,
     cfg_files: Sequence[str] = (),
-    opts: Sequence[str] = (),
+    opts: Sequence[Any] = (),
 ) -> VideoPrediction:
     """Classifies a video of any length in sliding windows.
 
     Args:
         path: file or URL.
         checkpoint: path or URL, or what `load_trained` made of it, which saves loading it for each video.
-        top_k: see `Predictor`, also for the next four.
-        window_sec: length of a window.
-        stride_sec: from one window's start to the next.
-        num_crops: of each window.
+        top_k: classes to name; all where there are fewer.
+        window_sec: length of a window; None: as long as clips in training.
+        stride_sec: from one window's start to the next; None: the length of a window.
+        num_crops: 1 at the center of each window, or 3 along its longer side; probabilities are averaged.
         batch_size: crops per forward pass.
         cfg_files: yaml files on top of the checkpoint's config; a released file needs one, or `opts`.
-        opts: keys and values on top of them.
+        opts: keys and values on top of them, alternating.
 
     Raises:
         FileNotFoundError: no such video or checkpoint.
@@ -292,7 +274,7 @@ def predict(
         ValueError: an argument out of range, or no checkpoint with a classifier.
     """
     if not isinstance(checkpoint, Trained):
-        checkpoint = load_trained(checkpoint, cfg_files=cfg_files, opts=opts)
+        checkpoint = load_trained(checkpoint, cfg_files=cfg_files, opts=[str(word) for word in opts])
     predictor = Predictor(
         checkpoint,
         top_k=top_k,
@@ -301,16 +283,11 @@ def predict(
         num_crops=num_crops,
         batch_size=batch_size,
     )
-    return predictor.predict(path)
+    return predictor.predict(os.fspath(path))
 
 
 def _build_planner(cfg: CfgNode, *, window_sec: float | None, stride_sec: float | None) -> ClipPlanner:
-    """Windows as long as the clips that the model was trained on, unless told otherwise."""
-    data = cfg.DATA
-    is_segment = data.SAMPLING == "segment"
-    if is_segment and window_sec is None:
+    """Sliding windows; one clip of the whole where the model was trained on segments and no window is named."""
+    if cfg.DATA.SAMPLING == "segment" and window_sec is None:
         return UniformClips(build_clip_sampler(cfg, num_clips=1, is_training=False))
-    window = Fraction(data.NUM_FRAMES * data.SAMPLING_RATE) / data.TARGET_FPS if window_sec is None else window_sec
-    return SlidingWindows(
-        data.NUM_FRAMES, window=window, stride=window if stride_sec is None else stride_sec, is_segment=is_segment
-    )
+    return build_windows(cfg, window=window_sec, stride=stride_sec)

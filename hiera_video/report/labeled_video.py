@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ import numpy as np
 from tqdm import tqdm
 
 from hiera_video.report.overlay import LabelPainter
-from hiera_video.video import FramesChangedError, VideoDecodeError, VideoReader
+from hiera_video.video import VideoReader
+from hiera_video.video.attempts import start_over
 from hiera_video.video.writer import VideoWriter
 
 _ROUNDING_SEC = 1e-6
-_MAX_ATTEMPTS = 3  # at a video whose damage shows only in decoding
 
 
 class LabeledWindow(NamedTuple):
@@ -70,19 +70,15 @@ def write_labeled_video(
     partial = target.with_name(target.name + ".partial")
     try:
         with VideoReader(video) as reader:
-            for attempt in range(_MAX_ATTEMPTS):
-                try:
-                    _write_frames(reader, CurrentWindow(windows), partial, font_path)
-                    break
-                except FramesChangedError:
-                    if attempt == _MAX_ATTEMPTS - 1:
-                        raise VideoDecodeError(f"{video}: its frames change each time it is decoded") from None
+            for _ in start_over(video, lambda: _write_frames(reader, CurrentWindow(windows), partial, font_path)):
+                pass
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _write_frames(reader: VideoReader, current: CurrentWindow, path: Path, font_path: str) -> None:
+def _write_frames(reader: VideoReader, current: CurrentWindow, path: Path, font_path: str) -> Iterator[int]:
+    """Writes all frames; gives the position of each when it is written."""
     times_sec = reader.times_sec
     height, width = reader.height // 2 * 2, reader.width // 2 * 2
     painter = LabelPainter(width, height, font_path=font_path)
@@ -93,3 +89,4 @@ def _write_frames(reader: VideoReader, current: CurrentWindow, path: Path, font_
             window = current.find(times_sec[position], frame_sec=1 / reader.fps)
             painter.paint(picture, window.lines if window else [])
             writer.write(picture, times_sec[position])
+            yield position

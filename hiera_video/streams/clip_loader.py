@@ -1,79 +1,66 @@
-"""Chunks of clips from decoding processes, which may be brought down by what they decode."""
+"""Chunks of clips from decoding processes, which a damaged video may bring down."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.connection import wait
-from typing import Any
 
 import numpy as np
 import torch
-from torch.distributed import TCPStore
 from torch.utils.data import DataLoader
 
-from hiera_video.streams.clip_stream import NOTHING, ClipStream, WorkQueue
-from hiera_video.utils.distributed import all_gather_objects, is_initialized, is_main_process
+from hiera_video.streams.chunk import Chunk, Failure
+from hiera_video.streams.clip_reader import ClipReader
+from hiera_video.streams.clip_stream import NOTHING, ClipStream
+from hiera_video.streams.work_queue import WorkQueue
 from hiera_video.utils.logging import get_logger
 
 logger = get_logger(__name__)
-_ATTEMPTS = 1000  # more than there are within one generation of processes
-_POLL_SEC = 5.0  # this soon the death of a process is noticed
-_DYING_SEC = 1.0  # from a connection's end to that of its process
-_MAX_IDLE_DEATHS = 10  # of processes that were at no video, before it is taken for more than bad luck
+_ATTEMPTS = 1000  # more than one generation of processes makes at a video
+_POLL_SEC = 5.0  # the death of a process is noticed within this time
+_DYING_SEC = 1.0  # a process ends within this time after its connection has
+_MAX_IDLE_DEATHS = 10  # processes that died at no video; one more is no bad luck, but an error
 _TIMED_OUT = "DataLoader timed out"  # how torch's message begins
 
 
-def open_queue(order: np.ndarray) -> tuple[WorkQueue, TCPStore]:
-    """A queue that all processes of the group share, and this process's connection to its store. All must call it.
-
-    Args:
-        order: positions to give out; the main process's counts.
-    """
-    host = os.environ.get("MASTER_ADDR", "127.0.0.1") if is_initialized() else "127.0.0.1"
-    server = TCPStore(host, 0, is_master=True, wait_for_workers=False) if is_main_process() else None
-    queue = all_gather_objects(WorkQueue(order, host, server.port) if server else None)[0]
-    return queue, server or queue.connect()
-
-
 class ClipLoader:
-    """Iterates over the chunks of a `ClipStream` that runs in other processes, in the order in which they get done.
+    """Gives the chunks of `ClipStream`s that run in other processes, in the order in which they are ready.
 
-    Where a process dies, or nothing comes for ``timeout_sec``, the video that it was at fails; what the others were at
-    is done again by new processes, with a higher ``attempt``.
+    Where a process dies, or no chunk comes for ``timeout_sec``, the video that it was at fails. New processes do again
+    what the others were at, with a higher ``attempt``.
 
     Args:
-        make_stream: the arguments of `ClipStream` beside its paths -> the stream.
-        num_videos: length of the list.
-        queue: what is left to do.
+        paths: of all videos of the list.
+        reader: makes the chunks of a video.
+        queue: gives out what is left to do.
         num_workers: decoding processes; 0: this process decodes, and dies with what brings it down.
         chunks_ahead: chunks that each of them prepares.
-        timeout_sec: without any chunk.
+        timeout_sec: the longest time without any chunk.
     """
 
     def __init__(
         self,
-        make_stream: Callable[..., ClipStream],
+        paths: np.ndarray,
         *,
-        num_videos: int,
+        reader: ClipReader,
         queue: WorkQueue,
         num_workers: int,
         chunks_ahead: int = 2,
         timeout_sec: float = 600,
     ) -> None:
-        self._make_stream, self._queue = make_stream, queue
+        self._paths, self._reader, self._queue = paths, reader, queue
         self._num_workers, self._chunks_ahead, self._timeout_sec = num_workers, chunks_ahead, timeout_sec
         self._progress = torch.full((max(num_workers, 1),), NOTHING, dtype=torch.int64).share_memory_()
-        self._is_started = torch.zeros(num_videos, dtype=torch.bool).share_memory_()
-        self._is_finished = torch.zeros(num_videos, dtype=torch.bool)
+        self._is_started = torch.zeros(len(paths), dtype=torch.bool).share_memory_()
+        self._is_finished = torch.zeros(len(paths), dtype=torch.bool)
         self._num_idle_deaths = 0
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Chunk | Failure]:
         generation = 0
         failed: dict[int, str] | None = {}
         while failed is not None:
@@ -82,18 +69,18 @@ class ClipLoader:
             with _undisturbed():
                 try:
                     for chunk in self._await_chunks(chunks):
-                        self._is_finished[chunk["index"]] |= chunk["is_last"]
-                        yield {**chunk, "attempt": chunk["attempt"] + generation * _ATTEMPTS}
+                        self._is_finished[chunk.index] |= chunk.is_last
+                        yield replace(chunk, attempt=chunk.attempt + generation * _ATTEMPTS)
                 except (RuntimeError, OSError, EOFError) as error:  # a death may show in a connection first
                     failed = self._find_culprits(chunks, error)
                 del chunks  # ends the processes that are left
             generation += 1
             for index, reason in (failed or {}).items():
                 self._is_finished[index] = True
-                yield {"index": index, "attempt": generation * _ATTEMPTS, "failure": reason, "is_last": True}
+                yield Failure(index, generation * _ATTEMPTS, reason)
 
-    def _await_chunks(self, chunks: Any) -> Iterator[dict[str, Any]]:
-        """The chunks. torch looks for dead processes where nothing comes, so it waits in short spans."""
+    def _await_chunks(self, chunks: Iterator[Chunk | Failure]) -> Iterator[Chunk | Failure]:
+        """The same chunks. torch looks for dead processes only when a wait ends, so this waits in short spans."""
         began = time.monotonic()
         while True:
             try:
@@ -107,33 +94,37 @@ class ClipLoader:
                 yield chunk
                 began = time.monotonic()
 
-    def _start(self) -> Any:
-        """An iterator of a new set of processes."""
+    def _start(self) -> Iterator[Chunk | Failure]:
+        """An iterator over the chunks of a new set of processes."""
         unfinished = torch.nonzero(self._is_started & ~self._is_finished).flatten().tolist()
         self._progress.fill_(NOTHING)
-        stream = self._make_stream(
-            queue=replace(self._queue, redo=unfinished), progress=self._progress, is_started=self._is_started
+        stream = ClipStream(
+            self._paths,
+            queue=self._queue.copy(redo=unfinished),
+            reader=self._reader,
+            progress=self._progress,
+            is_started=self._is_started,
         )
-        poll_sec = min(_POLL_SEC, self._timeout_sec)
-        several = {"prefetch_factor": self._chunks_ahead, "timeout": poll_sec, "in_order": False}
+        is_parallel = self._num_workers > 0
         loader = DataLoader(
             stream,
             batch_size=None,
             num_workers=self._num_workers,
-            collate_fn=_keep,
             pin_memory=torch.cuda.is_available(),
-            **(several if self._num_workers else {}),
+            prefetch_factor=self._chunks_ahead if is_parallel else None,
+            timeout=min(_POLL_SEC, self._timeout_sec) if is_parallel else 0,
+            in_order=not is_parallel,
         )
         return iter(loader)
 
-    def _find_culprits(self, chunks: Any, error: Exception) -> dict[int, str]:
-        """Video -> reason, of the processes that died, or that do not get on. Raises ``error`` where there is none."""
+    def _find_culprits(self, chunks: Iterator[Chunk | Failure], error: Exception) -> dict[int, str]:
+        """Video -> reason, for the processes that died or make no progress. Raises ``error`` where there are none."""
         workers = getattr(chunks, "_workers", ())
         is_stuck = str(error).startswith(_TIMED_OUT)
         ending = [] if is_stuck else wait([worker.sentinel for worker in workers], timeout=_DYING_SEC)
         for worker in workers:
             if worker.sentinel in ending:
-                worker.join(_DYING_SEC)  # only then it has an exit code
+                worker.join(_DYING_SEC)  # it has an exit code only after this
         dead = {number: worker.exitcode for number, worker in enumerate(workers) if worker.exitcode}
         at = self._progress.tolist()
         if dead:
@@ -142,7 +133,7 @@ class ClipLoader:
             culprits = dict.fromkeys(at, f"decoding gave nothing for {self._timeout_sec:g} s")
         else:
             raise error
-        culprits = {i: told for i, told in culprits.items() if i != NOTHING and not self._is_finished[i]}
+        culprits = {i: reason for i, reason in culprits.items() if i != NOTHING and not self._is_finished[i]}
         self._num_idle_deaths += not culprits
         if self._num_idle_deaths > _MAX_IDLE_DEATHS or (is_stuck and not culprits):
             raise error
@@ -152,9 +143,9 @@ class ClipLoader:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Lets no death of a decoding process interrupt what this process is at; the loader notices it by itself.
+    """Keeps the death of a decoding process from interrupting what this process is doing; the loader notices it itself.
 
-    torch's loader installs a handler that raises in the main thread, wherever that happens to be.
+    torch's loader installs a signal handler that raises in the main thread, wherever that happens to be.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -166,21 +157,8 @@ def _undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
 
 
-def _keep(chunk: dict[str, Any]) -> dict[str, Any]:
-    return chunk
-
-
 def _describe_exit(exit_code: int) -> str:
     if exit_code > 0:
         return f"ended with status {exit_code}"
     name = signal.Signals(-exit_code).name
     return f"was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-
-
-def order_by_size(sizes_bytes: Sequence[int | None]) -> np.ndarray:
-    """Positions, the largest files first: what takes long begins early, so that no process is left with it at the end.
-
-    Files of unknown size keep their order, behind the others.
-    """
-    sizes = np.array([-1 if size is None else size for size in sizes_bytes], dtype=np.int64)
-    return np.argsort(-sizes, kind="stable")

@@ -31,8 +31,8 @@ class Collection:
     Attributes:
         paths: str array (n,).
         labels: int64 (n,), -1 where unknown.
-        splits: which list each is from; None where there are no lists.
-        root: folder that most of them are under, for short names; "" for none.
+        splits: which list each video is from; None where there are no lists.
+        root: folder that holds most of them, for short names; "" for none.
     """
 
     paths: np.ndarray
@@ -44,10 +44,10 @@ class Collection:
         return len(self.paths)
 
     def make_ids(self, taken: Mapping[str, str] | None = None) -> list[str]:
-        """A short unique name for each video: its path below the root, without suffix where that is enough.
+        """A short unique name for each video: its path below the root, without its suffix where that is unique.
 
         Args:
-            taken: names that are in use already -> paths of their videos.
+            taken: names in use -> paths of their videos.
         """
         names = [_shorten(str(path), self.root) for path in self.paths]
         stems = [os.path.splitext(name)[0] for name in names]
@@ -65,8 +65,8 @@ def collect_videos(source: str, *, separator: str = " ", path_prefix: str = "") 
 
     Args:
         source: a folder (with all below it), a glob, a list of paths with or without labels, a manifest, or one video.
-        separator: between path and label, in a list.
-        path_prefix: in front of relative paths of a list.
+        separator: what stands between path and label in a list.
+        path_prefix: what is put in front of relative paths of a list.
 
     Raises:
         FileNotFoundError: there is no such file, or nothing matches.
@@ -77,8 +77,8 @@ def collect_videos(source: str, *, separator: str = " ", path_prefix: str = "") 
         found = [path for path in glob.glob(source, recursive=True) if is_video_name(path)]
         return _make(sorted(found), source, root=_find_glob_root(source))
     if is_here and os.path.isdir(source):
-        found = (os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names)
-        return _make(sorted(filter(is_video_name, found)), source, root=source)
+        below = (os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names)
+        return _make(sorted(filter(is_video_name, below)), source, root=source)
     if source.lower().endswith(".parquet"):
         return _read_manifest(source)
     if source.lower().endswith((".csv", ".txt")):
@@ -86,11 +86,11 @@ def collect_videos(source: str, *, separator: str = " ", path_prefix: str = "") 
         return _make(videos.paths, source, labels=videos.labels, root=path_prefix)
     if not is_here or os.path.isfile(source) or is_series(source):
         return _make([source], source, root=os.path.dirname(source))
-    raise FileNotFoundError(f"{source}: there is no such file or folder; videos are named by {_KINDS}")
+    raise FileNotFoundError(f"{source}: there is no such file or folder; legal are {_KINDS}")
 
 
 def collect_paths(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Collection:
-    """As `collect_videos`, of one text or of several."""
+    """The videos that one text or several name, see `collect_videos`."""
     if isinstance(sources, str | os.PathLike):
         return collect_videos(os.fspath(sources))
     parts = [collect_videos(os.fspath(source)) for source in sources]
@@ -141,7 +141,7 @@ def _read_manifest(source: str) -> Collection:
 
 
 def _find_common_folder(paths: np.ndarray) -> str:
-    """The deepest folder that all local paths are under; "" where some are URLs."""
+    """The deepest folder that holds all local paths; "" where some are URLs."""
     folders = {os.path.dirname(str(path)) for path in paths}
     if not folders or any(map(is_url, folders)):
         return ""
@@ -156,7 +156,7 @@ def _find_glob_root(pattern: str) -> str:
 
 
 def _shorten(path: str, root: str) -> str:
-    """A path below ``root``; others keep all of theirs. No name leads out of a folder."""
+    """A path without ``root`` in front; other paths stay whole. No name leads out of a folder."""
     root = root.rstrip("/") + "/" if root else ""
     for name, base in ((path, root), (os.path.abspath(path), os.path.abspath(root) + "/" if root else "")):
         if base and name.startswith(base):

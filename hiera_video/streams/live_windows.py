@@ -11,9 +11,8 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-_MAX_DENOMINATOR = 1_000_000
-_HALF_FRAME = 0.5
-_ROUNDING_FRAMES = 1e-6
+from hiera_video.streams.window_grid import ROUNDING_FRAMES, WindowGrid, compute_tolerance_sec
+from hiera_video.utils.fractions import Number
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +21,7 @@ class LiveClip:
 
     Attributes:
         span_sec: [start, end) since the first frame.
-        frames: T of them, as `prepare` gave them.
+        frames: T prepared frames.
     """
 
     span_sec: tuple[float, float]
@@ -32,24 +31,25 @@ class LiveClip:
 @dataclass
 class _Window:
     number: int
-    moments_sec: list[float]  # for each of its frames: the latest time of a frame that is shown then
+    start: float  # in frames
+    latest_sec: list[float]  # for each of its frames: when it begins at the latest
     frames: list[torch.Tensor] = field(default_factory=list)
 
 
 class LiveWindows:
-    """Windows at 0, stride, 2 * stride, ..., each given out when the frame after its last one comes.
+    """Windows on a `WindowGrid`; each is given out when the first frame after it comes.
 
-    For a video of even frames these are the windows of `SlidingWindows`; at other moments the frame shown then counts.
-    Only frames that an unfinished window has are kept, once each.
+    They are the windows that `SlidingWindows` finds in a file of the same frames. Only frames of unfinished windows are
+    kept, once each.
 
     Args:
         num_frames: T of a clip.
         window_sec: length of a window.
-        stride_sec: distance of two windows' starts.
+        stride_sec: from one window's start to the next.
         fps: nominal frames per second.
         time_base: unit of the frames' times, seconds.
-        is_segment: as of `SlidingWindows`.
-        prepare: applied to frames that are used.
+        is_segment: as for `SlidingWindows`.
+        prepare: is applied once to each frame that a window shows.
 
     Raises:
         ValueError: an argument out of range.
@@ -59,8 +59,8 @@ class LiveWindows:
         self,
         num_frames: int,
         *,
-        window_sec: float,
-        stride_sec: float,
+        window_sec: Number,
+        stride_sec: Number,
         fps: Fraction,
         time_base: Fraction,
         is_segment: bool = False,
@@ -70,32 +70,28 @@ class LiveWindows:
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be above 0")
         self.fps = float(fps)
-        window = max(_to_fraction(window_sec) * fps, Fraction(1))
-        self._window, self._stride = float(window), _to_fraction(stride_sec) * fps
-        half = self._window / num_frames / 2
-        first, last = (half, self._window - half) if is_segment else (0, self._window - 1)
-        self._offsets = np.linspace(first, last, num_frames)  # (T,)
-        # Where a frame is no whole number of ticks, time stamps are rounded: it counts as shown a tick earlier.
-        is_exact = (1 / (fps * time_base)).denominator == 1
-        self._tolerance_sec = _ROUNDING_FRAMES / self.fps if is_exact else min(float(time_base), 0.25 / self.fps)
+        self._grid = WindowGrid.make(num_frames, window=window_sec, stride=stride_sec, fps=fps, is_segment=is_segment)
+        frame_ticks = 1 / (fps * time_base)
+        self._tolerance_sec = compute_tolerance_sec(time_base, fps=self.fps, frame_ticks=frame_ticks)
         self._prepare = prepare
         self._open: deque[_Window] = deque()
         self._num_opened = 0
         self._last: torch.Tensor | None = None  # the newest frame
         self._last_prepared: torch.Tensor | None = None
-        self._length = 0.0  # of all so far, in frames of the nominal rate
+        self._length = 0.0  # of the video so far, in frames of the nominal rate
 
     def push(self, time_sec: float, frame: torch.Tensor) -> list[LiveClip]:
         """Takes the next frame and gives the windows that end before it.
 
         Args:
-            time_sec: since the first frame, increasing.
-            frame: not changed.
+            time_sec: when it begins, since the first frame; increases.
+            frame: is not changed.
         """
-        while float(self._num_opened * self._stride) < time_sec * self.fps:
+        while float(self._grid.get_start(self._num_opened)) < time_sec * self.fps:
             self._open_next()
-        for window in self._open:
-            self._fill(window, time_sec)
+        if self._last is not None:
+            for window in self._open:
+                self._fill(window, self._last, until_sec=time_sec)
         self._last, self._last_prepared, self._length = frame, None, time_sec * self.fps + 1
         clips = []
         while self._open and self._is_over(self._open[0]):
@@ -103,46 +99,37 @@ class LiveWindows:
         return clips
 
     def finish(self) -> list[LiveClip]:
-        """The windows that reach to the end or past it, where the last frame is repeated; to be called once."""
+        """The windows that reach the end of the video or go past it, where they repeat the last frame. Call it once."""
         if self._last is None:
             return []
-        while self._is_within(self._num_opened):
+        count = self._grid.count(Fraction(self._length - ROUNDING_FRAMES))
+        while self._num_opened < count:
             self._open_next()
-        rest = [window for window in self._open if self._is_within(window.number)]
+        rest = [window for window in self._open if window.number < count]
         for window in rest:
-            self._fill(window, math.inf)
+            self._fill(window, self._last, until_sec=math.inf)
         return [self._close(window) for window in rest]
 
     def _is_over(self, window: _Window) -> bool:
-        """Whether all frames are there, and the newest one begins in the last frame of the window, or later."""
-        start = float(window.number * self._stride)
-        return len(window.frames) == len(self._offsets) and self._length >= start + self._window - _ROUNDING_FRAMES
-
-    def _is_within(self, number: int) -> bool:
-        """Whether a window begins before the end of the video, and the one before does not reach it."""
-        end = self._length - _HALF_FRAME - _ROUNDING_FRAMES
-        before = float((number - 1) * self._stride) + self._window
-        return number == 0 or (float(number * self._stride) < end and before < end)
+        """Whether the window has all its frames, and the newest frame of the video reaches its end."""
+        end = window.start + float(self._grid.window)
+        return len(window.frames) == self._grid.num_frames and self._length >= end - ROUNDING_FRAMES
 
     def _open_next(self) -> None:
-        moments_sec = (float(self._num_opened * self._stride) + self._offsets) / self.fps + self._tolerance_sec  # (T,)
-        self._open.append(_Window(self._num_opened, moments_sec.tolist()))
+        start = float(self._grid.get_start(self._num_opened))
+        latest_sec = self._grid.compute_latest_sec(np.array([start]), fps=self.fps, tolerance_sec=self._tolerance_sec)
+        self._open.append(_Window(self._num_opened, start, latest_sec[0].tolist()))
         self._num_opened += 1
 
-    def _fill(self, window: _Window, until_sec: float) -> None:
-        """Puts the newest frame wherever it is shown, as the next one comes at ``until_sec``."""
-        for moment_sec in window.moments_sec[len(window.frames) :]:
-            if moment_sec >= until_sec:
+    def _fill(self, window: _Window, newest: torch.Tensor, *, until_sec: float) -> None:
+        """Puts the newest frame wherever the window shows it; the next frame begins at ``until_sec``."""
+        for latest_sec in window.latest_sec[len(window.frames) :]:
+            if latest_sec >= until_sec:
                 return
             if self._last_prepared is None:
-                self._last_prepared = self._prepare(self._last)
+                self._last_prepared = self._prepare(newest)
             window.frames.append(self._last_prepared)
 
     def _close(self, window: _Window) -> LiveClip:
-        start = float(window.number * self._stride)
-        end = min(start + self._window, self._length)
-        return LiveClip((start / self.fps, end / self.fps), window.frames)
-
-
-def _to_fraction(value: float) -> Fraction:
-    return Fraction(value).limit_denominator(_MAX_DENOMINATOR)
+        end = min(window.start + float(self._grid.window), self._length)
+        return LiveClip((window.start / self.fps, end / self.fps), window.frames)

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from hiera_video.data.clip_sampling import FrameClipSampler, build_clip_sampler, compute_clip_indices
+from hiera_video.data.clip_sampling import FrameClipSampler, build_clip_sampler
+from hiera_video.streams.window_grid import WindowGrid, compute_tolerance_sec, find_shown
+from hiera_video.utils.fractions import MAX_DENOMINATOR, Number, to_fraction
 from hiera_video.video import FrameIndex
 
-_MAX_DENOMINATOR = 1_000_000
 _ROUNDING_SEC = 1e-6
 
 
@@ -44,9 +45,9 @@ class ClipPlanner(Protocol):
 
 
 class SlidingWindows:
-    """Windows at 0, stride, 2 * stride, ... until one reaches the end of the video.
+    """Windows at 0, stride, 2 * stride, ... until one reaches the end of the video, see `WindowGrid`.
 
-    The grid is regular, as code for temporal localisation expects: the last window keeps its place on it, and where it
+    The grid is regular, as code for temporal localization expects: the last window keeps its place on it, and where it
     reaches past the end, the last frame is repeated. A remainder of less than half a frame makes no window.
 
     Args:
@@ -61,15 +62,15 @@ class SlidingWindows:
     """
 
     def __init__(
-        self, num_frames: int, *, window: float, stride: float, unit: str = "sec", is_segment: bool = False
+        self, num_frames: int, *, window: Number, stride: Number, unit: str = "sec", is_segment: bool = False
     ) -> None:
         if unit not in ("sec", "frames"):
             raise ValueError(f"unit is {unit!r}; legal are 'sec' and 'frames'")
         for name, value in (("window", window), ("stride", stride)):
-            if not 1 / _MAX_DENOMINATOR <= value < math.inf:
-                raise ValueError(f"{name} is {value}; it must be a number of {unit}, at least {1 / _MAX_DENOMINATOR:g}")
+            if not 1 / MAX_DENOMINATOR <= value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be a number of {unit}, at least {1 / MAX_DENOMINATOR:g}")
         self.num_frames = num_frames
-        self.window, self.stride, self.unit = _to_fraction(window), _to_fraction(stride), unit
+        self.window, self.stride, self.unit = to_fraction(window), to_fraction(stride), unit
         self.is_segment = is_segment
 
     def plan(self, index: FrameIndex) -> ClipPlan:
@@ -78,49 +79,32 @@ class SlidingWindows:
         Raises:
             ValueError: windows in seconds, of pictures without a frame rate.
         """
-        fps = _to_fraction(index.fps)
-        if self.unit == "sec" and not fps:
+        if self.unit == "sec" and not index.fps:
             raise ValueError("its frame rate is unknown, so windows in seconds have no meaning; use frames")
-        scale = fps if self.unit == "sec" else Fraction(1)  # frames of the video in a unit
-        window, stride = max(self.window * scale, Fraction(1)), self.stride * scale
+        grid = self.build_grid(index.fps if self.unit == "sec" else 1)
         is_even = self.unit == "frames" or index.pts is None or isinstance(index.pts, range)
-        length = Fraction(index.num_frames) if is_even else _to_fraction(index.duration_sec) * fps
-        starts = [k * stride for k in range(_count_windows(length, window, stride))]
+        length = Fraction(index.num_frames) if is_even else to_fraction(index.duration_sec) * to_fraction(index.fps)
+        starts = [grid.get_start(number) for number in range(grid.count(length))]
         if is_even:
-            clips = [self._choose_frames(start, window, index.num_frames) for start in starts]
-            frames = np.stack(clips)
+            frames = np.stack([grid.choose_even_frames(number, index.num_frames) for number in range(len(starts))])
         else:
-            frames = self._find_shown(index, np.array(starts, dtype=np.float64), float(window))
-        return ClipPlan(frames, self._compute_spans(index, starts, window))
+            tolerance_sec = compute_tolerance_sec(index.time_base, fps=index.fps)
+            begins = np.array(starts, dtype=np.float64)
+            latest_sec = grid.compute_latest_sec(begins, fps=index.fps, tolerance_sec=tolerance_sec)
+            frames = find_shown(index.times_sec, latest_sec)
+        return ClipPlan(frames, self._compute_spans(index, starts, grid.window))
+
+    def build_grid(self, fps: Number) -> WindowGrid:
+        """The grid of a video with ``fps`` frames in a unit of window and stride."""
+        return WindowGrid.make(
+            self.num_frames, window=self.window, stride=self.stride, fps=fps, is_segment=self.is_segment
+        )
 
     def describe(self) -> dict[str, Any]:
         """Window and stride in their unit, and how a window's frames are chosen."""
         lengths = {"window": float(self.window), "stride": float(self.stride), "unit": self.unit}
         frames = "middles of equal parts" if self.is_segment else "first to last, evenly"
         return {"kind": "sliding windows", **lengths, "num_frames": self.num_frames, "frames": frames}
-
-    def _choose_frames(self, start: Fraction, window: Fraction, num_video_frames: int) -> np.ndarray:
-        """Frames of one window of a video with even frames."""
-        if self.is_segment:  # the first middle to the last one
-            part = window / self.num_frames
-            start, window = start + part / 2, window - part + 1
-        return compute_clip_indices(
-            start_frames=start,
-            clip_length_frames=window,
-            num_frames=self.num_frames,
-            num_video_frames=num_video_frames,
-        )
-
-    def _find_shown(self, index: FrameIndex, starts: np.ndarray, window: float) -> np.ndarray:
-        """Frames shown at the same moments, of a video whose frames come at uneven times; starts in mean frames."""
-        half = window / self.num_frames / 2
-        first, last = (half, window - half) if self.is_segment else (0, window - 1)
-        offsets = np.linspace(first, last, self.num_frames)
-        moments_sec = (starts[:, None] + offsets) / index.fps  # (n, T)
-        # Containers round time stamps: a frame counts as shown a tick earlier (but no more than a quarter of a frame).
-        tolerance_sec = min(float(index.time_base), 0.25 / index.fps)
-        shown = np.searchsorted(np.asarray(index.times_sec), moments_sec + tolerance_sec, side="right") - 1
-        return shown.clip(0, index.num_frames - 1)
 
     def _compute_spans(self, index: FrameIndex, starts: list[Fraction], window: Fraction) -> np.ndarray:
         if not index.fps:
@@ -199,28 +183,36 @@ def _find_spans(index: FrameIndex, ends: np.ndarray) -> np.ndarray:
     return np.stack([times_sec[ends[:, 0]], times_sec[ends[:, 1] + 1]], axis=1)
 
 
-def _count_windows(length: Fraction, window: Fraction, stride: Fraction) -> int:
-    """How many windows until one reaches the end of ``length`` frames; each begins before the end."""
-    slack = Fraction(1, 2)
-    to_the_end = math.ceil(max(length - window - slack, 0) / stride) + 1
-    return max(min(to_the_end, math.ceil((length - slack) / stride)), 1)
+def build_windows(
+    cfg: CfgNode, *, window: Number | None = None, stride: Number | None = None, unit: str = "sec"
+) -> SlidingWindows:
+    """Sliding windows of the clips of a config.
 
+    Args:
+        cfg: DATA says how many frames a clip has and how they are chosen.
+        window: length of a window; None: as long as the clips that the model was trained on.
+        stride: from one window's start to the next; None: the length of a window.
+        unit: "sec" or "frames", of window and stride.
 
-def _to_fraction(value: float) -> Fraction:
-    return Fraction(value).limit_denominator(_MAX_DENOMINATOR)
-
-
-def build_clip_planner(cfg: CfgNode) -> ClipPlanner:
-    """The clips that EXTRACT asks for; a window of 0 is as long as the clips that the model was trained on."""
-    data, extract = cfg.DATA, cfg.EXTRACT
-    if extract.CLIPS == "uniform":
-        return UniformClips(build_clip_sampler(cfg, num_clips=extract.NUM_CLIPS, is_training=False))
-    length = Fraction(data.NUM_FRAMES * data.SAMPLING_RATE)
-    window = extract.WINDOW or (length if extract.UNIT == "frames" else length / data.TARGET_FPS)
+    Raises:
+        ValueError: an argument out of range.
+    """
+    data = cfg.DATA
+    if window is None:
+        length = Fraction(data.NUM_FRAMES * data.SAMPLING_RATE)
+        window = length if unit == "frames" else length / data.TARGET_FPS
     return SlidingWindows(
         data.NUM_FRAMES,
         window=window,
-        stride=extract.STRIDE or window,
-        unit=extract.UNIT,
+        stride=window if stride is None else stride,
+        unit=unit,
         is_segment=data.SAMPLING == "segment",
     )
+
+
+def build_clip_planner(cfg: CfgNode) -> ClipPlanner:
+    """The clips that EXTRACT asks for; a window or stride of 0 stands for the default of `build_windows`."""
+    extract = cfg.EXTRACT
+    if extract.CLIPS == "uniform":
+        return UniformClips(build_clip_sampler(cfg, num_clips=extract.NUM_CLIPS, is_training=False))
+    return build_windows(cfg, window=extract.WINDOW or None, stride=extract.STRIDE or None, unit=extract.UNIT)

@@ -14,7 +14,7 @@ from video_factory import write_video
 import hiera_video as hv
 
 pytest.importorskip("ray")
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_rows_are_those_of_the_job(tmp_path):

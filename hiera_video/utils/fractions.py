@@ -1,0 +1,18 @@
+"""Numbers as exact fractions, so that no rounding error can move a frame."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from numbers import Rational
+
+Number = int | float | Fraction
+MAX_DENOMINATOR = 1_000_000
+
+
+def to_fraction(value: Number) -> Fraction:
+    """A number as a fraction; whole numbers and fractions stay as they are.
+
+    A float becomes the nearest fraction with a denominator of at most `MAX_DENOMINATOR`, so that 30000 / 1001 and 29.97
+    mean what somebody wrote.
+    """
+    return Fraction(value) if isinstance(value, Rational) else Fraction(value).limit_denominator(MAX_DENOMINATOR)
