@@ -1,6 +1,7 @@
 """Guards ARCHITECTURE.md: who may import whom, who may read the config, and sizes that a reader can bear."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,9 @@ def test_importing_a_module_changes_no_environment(path):
     for node in ast.parse(path.read_text()).body:
         if not isinstance(node, ast.FunctionDef | ast.ClassDef):
             assert "os.environ" not in ast.unparse(node), "a program that imports us decides about its environment"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "__init__.py"], ids=name_of)
+def test_every_module_is_on_the_map(path):
+    words = set(re.findall(r"\w+", (ROOT / "ARCHITECTURE.md").read_text()))
+    assert path.stem in words or layer_of(path) == "cli"  # of cli the map names the folder
