@@ -119,7 +119,7 @@ class Predictor:
         Raises:
             FileNotFoundError: no such file.
             VideoDecodeError: it cannot be decoded.
-            ValueError: nothing tells the frame rate of these pictures.
+            ValueError: the frame rate of these pictures is unknown.
         """
         tallies = OpenVideos(lambda _: Tally(self.trained, self.top_k))
         with tqdm(desc="predicting", unit="window", leave=False, disable=None) as bar:

@@ -28,7 +28,7 @@ class Score:
         value: mean over the test videos.
         low: lower end of its 95 % bootstrap interval over test videos.
         high: upper end.
-        baseline: what is had without embeddings. Of an accuracy: by naming the most frequent class of the training
+        baseline: the value without embeddings. Of an accuracy: by naming the most frequent class of the training
             videos (of equally frequent ones the first) for every test video. Of retrieval: the expectation over random
             orders of the gallery, exact (`expect_random_retrieval`).
     """
