@@ -28,7 +28,8 @@ from common import describe_run
 from hiera_video.config import load_config
 from hiera_video.data.transforms import build_eval_transform
 from hiera_video.embeddings.reading import read_embeddings
-from hiera_video.engine.extraction.job import build_compute, run_extraction
+from hiera_video.engine.extraction.batching import build_compute
+from hiera_video.engine.extraction.job import run_extraction
 from hiera_video.models.build import build_model_from_cfg
 from hiera_video.streams.collect import collect_videos
 from hiera_video.streams.windows import build_clip_planner

@@ -12,7 +12,8 @@ import torch
 from hiera_video.config import load_config
 from hiera_video.embeddings.reading import Embeddings, read_embeddings
 from hiera_video.engine.extraction.averaging import Average, Averager
-from hiera_video.engine.extraction.job import build_compute, build_extraction_reader, run_extraction
+from hiera_video.engine.extraction.batching import build_compute
+from hiera_video.engine.extraction.job import build_extraction_reader, run_extraction
 from hiera_video.engine.extraction.settings import get_unused_parameters
 from hiera_video.engine.trained import NO_JOBS, compute_file_sha256, compute_model_sha256, load_model, load_trained
 from hiera_video.models.encoder import HieraEncoder

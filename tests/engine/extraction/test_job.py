@@ -21,7 +21,7 @@ from video_factory import decode_plainly, write_video
 import hiera_video as hv
 from hiera_video.config import load_config
 from hiera_video.data.transforms import EvalTransform, normalize_video
-from hiera_video.engine.extraction.job import build_compute
+from hiera_video.engine.extraction.batching import build_compute
 from hiera_video.engine.trained import load_model
 from hiera_video.models.features import compute_features
 from hiera_video.streams.clip_loader import ClipLoader
