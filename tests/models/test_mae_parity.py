@@ -78,7 +78,7 @@ def _compare(title, expected, got, record_property):
     return loss, pred, label, grads
 
 
-@pytest.mark.parametrize(("size", "kind"), [("tiny", "image"), ("base", "video")])
+@pytest.mark.parametrize(("size", "kind"), [("tiny", "image"), pytest.param("base", "video", marks=pytest.mark.slow)])
 def test_float32_loss_predictions_labels_and_gradients_equal_the_released(size, kind, record_property):
     """Gradients before a pooling may differ in a few places where two tokens are equal but for rounding, see
     test_parity.py."""

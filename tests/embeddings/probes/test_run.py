@@ -278,13 +278,14 @@ def test_attention_is_that_of_torch_and_ignores_padding():
     torch.testing.assert_close(probe(windows[1:2, :1], is_window[1:2, :1]), probe(windows, is_window)[1:2])
 
 
+@pytest.mark.slow
 def test_attention_finds_the_window_that_tells():
     train, test = make_needles(320, seed=0), make_needles(200, seed=1)
     scores = {s.probe: s for s in run_probes(train, test, num_classes=4, probes=["linear", "attentive"]).scores}
     assert scores["attentive"].low > scores["linear"].high and scores["attentive"].value > 90
 
 
-@pytest.mark.parametrize("probe", ["knn", "linear", "attentive", "retrieval"])
+@pytest.mark.parametrize("probe", ["knn", "linear", pytest.param("attentive", marks=pytest.mark.slow), "retrieval"])
 def test_separable_classes_are_told_apart_and_noise_is_not(probe):
     train, test = make_clusters(60, noise=0.1), make_clusters(45, noise=0.1, seed=1)
     for score in run_probes(train, test, num_classes=3, probes=[probe], num_neighbors=5).scores:
@@ -299,6 +300,7 @@ def test_separable_classes_are_told_apart_and_noise_is_not(probe):
         assert scores[0].metric == "top-1" and scores[0].baseline == pytest.approx(100 / 3)
 
 
+@pytest.mark.slow
 def test_test_labels_decide_about_nothing_but_the_score():
     train, test = make_clusters(60, noise=3.0), make_clusters(50, noise=3.0, seed=1)
     shuffled = LabeledVideos(test.windows, test.counts, test.labels.roll(7))
@@ -309,6 +311,7 @@ def test_test_labels_decide_about_nothing_but_the_score():
     assert [s.value for s in first.scores] != [s.value for s in second.scores]
 
 
+@pytest.mark.slow
 def test_the_report_states_what_was_chosen_and_counts_unseen_classes_as_wrong():
     train, test = make_clusters(61, noise=0.1), make_clusters(40, seed=1, noise=0.1)
     test.labels[:10] = -1
@@ -327,6 +330,7 @@ def test_the_report_states_what_was_chosen_and_counts_unseen_classes_as_wrong():
     assert values["retrieval", "recall@1"].baseline == pytest.approx(share)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_and_global_generators_keep_their_state():
     train, test = make_clusters(60, noise=3.0), make_clusters(50, noise=3.0, seed=1)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()

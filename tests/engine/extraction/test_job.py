@@ -203,6 +203,7 @@ def write_many(folder, count):
     return folder
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_rows(options, tmp_path):
     videos = write_many(tmp_path / "many", 40)
     slow = {**options, "EXTRACT.VIDEOS": str(videos), "EXTRACT.STRIDE": "0.04", "EXTRACT.BATCH_SIZE": "1"}
@@ -227,6 +228,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_rows(options, tmp_path):
     torch.testing.assert_close(found.vectors, expected.vectors, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 def test_several_processes_share_the_videos(options, videos, run_job, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     run({**options, "OUTPUT_DIR": str(tmp_path / "two")}, *launcher)
