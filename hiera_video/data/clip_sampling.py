@@ -1,6 +1,6 @@
 """Which frames of a video a clip takes: pure arithmetic, no pixels.
 
-A sampler has two faces. Our data set asks `get_frame_indices` (frames, exact); PyTorchVideo's data sets call the
+A sampler has two interfaces. Our data set asks `get_frame_indices` (frames, exact); PyTorchVideo's data sets call the
 sampler itself (seconds), so ours can be plugged in there, and theirs here through `PytorchVideoClipSampler`.
 All random draws come from Python's global ``random``, as PyTorchVideo's do.
 """
@@ -29,7 +29,7 @@ def compute_clip_length_frames(*, num_frames: int, sampling_rate: Number, fps: N
         fps: frame rate of the video, in frames a second; 0, negative or not finite means unknown: `target_fps`.
         target_fps: frame rate for which `sampling_rate` is meant.
 
-    Follows: SlowFast, datasets/decoder.py.
+    Follows: SlowFast, slowfast/datasets/decoder.py.
     Differs: never below one frame, where SlowFast's clip would run backwards.
     """
     target = to_fraction(target_fps)
@@ -45,7 +45,7 @@ def compute_clip_start_frames(
     With `use_offset_sampling`: clip_index * floor(delta / (num_clips - 1)), and floor(delta / 2) for a single clip;
     without: clip_index * delta / num_clips.
 
-    Follows: SlowFast, datasets/decoder.py.
+    Follows: SlowFast, slowfast/datasets/decoder.py.
     """
     delta = Fraction(delta_frames)
     if not use_offset_sampling:
@@ -85,8 +85,8 @@ def compute_segment_indices(*, positions: Sequence[Number], num_video_frames: in
     Returns:
         int64 (len(positions),), in order, each in [0, num_video_frames).
 
-    Follows: TSN's sampling, section 3.1 of Wang et al. 2016.
-    Differs: from SlowFast's ssv2 reader, which cuts num_video_frames - 1 and always takes the centre in testing.
+    Follows: Temporal Segment Networks (arXiv 1608.00859), section 3.1.
+    Differs: from SlowFast's ssv2 reader, which cuts num_video_frames - 1 and always takes the center in testing.
     """
     num_parts = len(positions)
     indices = [int((i + Fraction(place)) * num_video_frames / num_parts) for i, place in enumerate(positions)]
@@ -263,17 +263,17 @@ class SegmentClipSampler(FrameClipSampler):
 
 
 class PytorchVideoClipSampler:
-    """Any clip sampler of PyTorchVideo, as a chooser of frames.
+    """Lets any clip sampler of PyTorchVideo choose frames.
 
-    Its clips [start, end) in seconds become the frames shown then, of which `num_frames` are taken at even
-    distances, as by ``EncodedVideo.get_clip`` followed by ``UniformTemporalSubsample``.
+    Of the frames that its clips [start, end) show, it takes `num_frames` at even distances, as
+    ``EncodedVideo.get_clip`` followed by ``UniformTemporalSubsample`` does.
 
     Args:
         clip_sampler: the sampler; it is reset before each video.
         num_frames: frames of a clip.
         max_clips: number of clips of every video, so that batches stack: further ones are left out, and when the
             sampler has fewer they are repeated in turn.
-        default_fps: frame rate that is taken when a video's is unknown.
+        default_fps: stands in for a frame rate that is unknown.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which clips of a video are embedded or classified: windows that slide over all of it, or clips spread over it."""
+"""Which clips of a video a job takes: windows that slide over all of it, or clips spread over it."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class ClipPlanner(Protocol):
     """Chooses the clips of a video."""
 
     def plan(self, index: FrameIndex) -> ClipPlan:
-        """Raises ValueError where the video does not tell what is needed."""
+        """The clips of a video; raises ValueError where too little is known of it, such as no frame rate."""
 
     def describe(self) -> dict[str, Any]:
-        """What it does, in words and numbers that JSON can hold."""
+        """How it chooses, in words and numbers that JSON can hold."""
 
 
 class SlidingWindows:
@@ -53,7 +53,7 @@ class SlidingWindows:
     Args:
         num_frames: T of a clip.
         window: length of a window.
-        stride: distance of two windows' starts.
+        stride: from one window's start to the next.
         unit: "sec" or "frames", of window and stride.
         is_segment: a window's frames are the middles of T equal parts, instead of running from its first to its last.
 
@@ -81,7 +81,7 @@ class SlidingWindows:
         """
         if self.unit == "sec" and not index.fps:
             raise ValueError("its frame rate is unknown, so windows in seconds have no meaning; use frames")
-        grid = self.build_grid(index.fps if self.unit == "sec" else 1)
+        grid = self.make_grid(index.fps if self.unit == "sec" else 1)
         is_even = self.unit == "frames" or index.pts is None or isinstance(index.pts, range)
         length = Fraction(index.num_frames) if is_even else to_fraction(index.duration_sec) * to_fraction(index.fps)
         starts = [grid.get_start(number) for number in range(grid.count(length))]
@@ -94,7 +94,7 @@ class SlidingWindows:
             frames = find_shown(index.times_sec, latest_sec)
         return ClipPlan(frames, self._compute_spans(index, starts, grid.window))
 
-    def build_grid(self, fps: Number) -> WindowGrid:
+    def make_grid(self, fps: Number) -> WindowGrid:
         """The grid of a video with ``fps`` frames in a unit of window and stride."""
         return WindowGrid.make(
             self.num_frames, window=self.window, stride=self.stride, fps=fps, is_segment=self.is_segment
@@ -139,12 +139,12 @@ class UniformClips:
 
 
 class ClipsWithin:
-    """The clips of another planner that lie in a range of time: at least half of them, or else the one that most does.
+    """The clips of another planner of which at least half lies in a range of time; or else the clip nearest to it.
 
     Args:
-        planner: the other one.
-        start_sec: of the range, since the first frame.
-        end_sec: its end, excluded.
+        planner: the other planner.
+        start_sec: start of the range, since the first frame.
+        end_sec: end of the range, excluded.
 
     Raises:
         ValueError: an empty range.
@@ -159,7 +159,7 @@ class ClipsWithin:
         """The clips of the range.
 
         Raises:
-            ValueError: the range begins behind the end of the video, or no time is known.
+            ValueError: the range begins after the end of the video, or no time is known.
         """
         if not self.start_sec < index.duration_sec:
             raise ValueError(f"the range begins at {self.start_sec:g} s, the video is {index.duration_sec:g} s long")
@@ -172,7 +172,7 @@ class ClipsWithin:
         return ClipPlan(plan.frames[chosen], plan.spans_sec[chosen])
 
     def describe(self) -> dict[str, Any]:
-        """The other planner's, and the range."""
+        """How the other planner chooses, and the range."""
         return {**self.planner.describe(), "start_sec": self.start_sec, "end_sec": self.end_sec}
 
 

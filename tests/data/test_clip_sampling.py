@@ -73,7 +73,7 @@ def test_uniform_clips_without_offset_sampling():
     assert sampler.get_frame_indices(100, 30).tolist() == [[start + frame for frame in first] for start in (0, 28, 56)]
 
 
-def test_one_uniform_clip_is_the_centre():
+def test_one_uniform_clip_is_the_center():
     # delta = 33 - 16 = 17, its half 8.5 is floored, as in SlowFast.
     sampler = UniformClipSampler(8, 2, 30, num_clips=1)
     assert sampler.get_frame_indices(33, 30).tolist() == [[8, 10, 12, 14, 16, 18, 20, 23]]

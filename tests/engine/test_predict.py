@@ -39,7 +39,7 @@ def video(painted_video):
 
 
 def cut_crops(frames, num_crops):
-    """uint8 (T, H, W, C), wider than high -> (num_crops, C, T, 32, 32): of short side 36 the centre, or of 32 all."""
+    """uint8 (T, H, W, C), wider than high -> (num_crops, C, T, 32, 32), cut at short side 36 or, for three, 32."""
     height, width = frames.shape[1:3]
     short = 36 if num_crops == 1 else 32
     size = [short, width * short // height]
