@@ -34,8 +34,8 @@ def test_rows_are_plain_means_however_the_chunks_are_cut(average, l2_normalize, 
     np.testing.assert_allclose(np.concatenate(spans_sec), expected_spans_sec)
 
 
-def test_the_mean_of_a_long_video_is_exact():
+def test_the_mean_of_a_long_video_does_not_drift():
     averager = Averager("video", num_crops=1)
     for number in range(3000):
-        rows, _ = averager.add(torch.full((1, 1), 16777216.0 + number % 2), np.zeros((1, 2)), is_last=number == 2999)
-    assert rows.item() == 16777216.0  # 16777216.5, which float32 rounds to even; sums in float32 would drift
+        rows, _ = averager.add(torch.full((1, 1), 0.1), np.zeros((1, 2)), is_last=number == 2999)
+    assert rows.item() == torch.tensor(0.1).item()  # a sum in float32 is off by a thousandth of a percent
