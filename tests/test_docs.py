@@ -1,10 +1,13 @@
 """The pages say only what is there: links lead somewhere, and commands, recipes and config keys exist."""
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from hiera_video.cli.main import COMMANDS
 from hiera_video.config import load_config
 from hiera_video.config.defaults import KEYS
 from hiera_video.config.load import find_config
@@ -79,6 +82,17 @@ def test_pairs_of_shown_commands_load(page):
         pairs = [word for word in words[start + 1 + len(files) :] if not word.startswith("--")]
         if files:
             load_config(files, pairs)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_shown_commands_have_these_options(page):
+    for command in find_commands(page):
+        if not command.startswith("hiera-video ") or "FILE" in command:
+            continue
+        words = shlex.split(command, comments=True)
+        assert words[1] in COMMANDS, command
+        parse = importlib.import_module(f"hiera_video.cli.{words[1].replace('-', '_')}").parse_args
+        parse(words[2:])  # ends the test where an option is unknown
 
 
 def test_the_readme_is_short():
