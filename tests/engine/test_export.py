@@ -196,8 +196,10 @@ def test_onnx_gives_the_models_logits_in_any_batch(trained, onnx_file, clips):
 
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
     (video,), (logits,) = session.get_inputs(), session.get_outputs()
-    assert (video.name, video.shape, video.type) == ("video", ["batch", 3, 4, 32, 32], "tensor(float)")
-    assert (logits.name, logits.shape) == ("logits", ["batch", 5])
+    batch = video.shape[0]
+    assert isinstance(batch, str), "a name stands for any size; torch 2.6 does not take ours"
+    assert (video.name, video.shape, video.type) == ("video", [batch, 3, 4, 32, 32], "tensor(float)")
+    assert (logits.name, logits.shape) == ("logits", [batch, 5])
     with torch.no_grad():
         for size in (1, 2, 7):
             got = session.run(None, {"video": clips[:size].numpy()})[0]
