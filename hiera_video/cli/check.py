@@ -11,13 +11,13 @@ is 1 when there are errors, and 2 when nothing could be checked.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiera_video.cli.arguments import make_parser, parse_with_config, report_errors
+from hiera_video.utils.machine import count_cores
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -52,11 +52,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parse_with_config(parser, argv, lists={"--splits": SPLITS.__contains__})
     args.splits = args.splits or []
     return args
-
-
-def count_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @report_errors(status=2)

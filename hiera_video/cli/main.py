@@ -102,17 +102,13 @@ def describe_commands() -> str:
 
 def describe_installation() -> str:
     """Versions, devices and decoders, one a line, for reports of problems."""
-    import platform
-
-    import torch
-
+    from hiera_video.utils.machine import describe_machine
     from hiera_video.utils.versions import get_versions
-    from hiera_video.video import available_backends
+    from hiera_video.video import available_backends, describe_backend
 
-    facts = get_versions()
-    if torch.cuda.is_available():
-        facts["device"] += f" ({torch.cuda.device_count()} visible)"
-    facts |= {"decoders": ", ".join(available_backends()), "system": platform.platform()}
+    facts = get_versions() | describe_machine()
+    del facts["device"]  # `describe_machine` says more
+    facts["decoders"] = "; ".join(map(describe_backend, available_backends()))
     width = max(map(len, facts))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in facts.items())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import cast
@@ -18,6 +17,7 @@ from hiera_video.data.lists import VideoList, build_video_list
 from hiera_video.data.transforms import build_eval_transform, build_train_transform
 from hiera_video.utils.distributed import get_local_world_size, get_rank, get_world_size
 from hiera_video.utils.logging import get_logger
+from hiera_video.utils.machine import count_cores
 from hiera_video.utils.rng import compute_seed
 from hiera_video.video.manifest import Manifest, load_manifest
 
@@ -238,4 +238,4 @@ def count_workers(wanted: int) -> int:
     """Decoding processes of this process, for DATA_LOADER.NUM_WORKERS."""
     if wanted >= 0:
         return wanted
-    return min(max(len(os.sched_getaffinity(0)) // get_local_world_size(), 1), _MAX_AUTO_WORKERS)
+    return min(max(count_cores() // get_local_world_size(), 1), _MAX_AUTO_WORKERS)

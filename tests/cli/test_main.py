@@ -1,5 +1,6 @@
 """`hiera-video`: sub-commands are found, helped with and reported on, without importing what they do not need."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,9 +87,8 @@ def test_a_wrong_command_is_named(words, message, capsys):
 def test_the_version_names_what_numbers_depend_on(capsys):
     assert main(["--version"]) == 0
     facts = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert {"python", "hiera_video", "torch", "device", "decoders", "system"} <= set(facts) and "pyav" in facts[
-        "decoders"
-    ]
+    assert {"python", "hiera_video", "torch", "system", "cpu", "gpu", "decoders"} <= set(facts)
+    assert "cores" in facts["cpu"] and re.match(r"pyav [\d.]+, libavcodec \d+", facts["decoders"])
 
 
 def test_commands_limit_spinning_before_torch_is_loaded():

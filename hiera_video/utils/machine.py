@@ -1,0 +1,43 @@
+"""The machine that a process runs on: system, processor, cores and GPUs. It imports torch only when it needs it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import Counter
+
+_CPU_INFO = "/proc/cpuinfo"  # Linux has it
+
+
+def count_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe_machine() -> dict[str, str]:
+    """``system``, ``cpu`` (model and usable cores) and ``gpu`` (models, memory, and PyTorch's version of CUDA)."""
+    return {
+        "system": platform.platform(),
+        "cpu": f"{_read_cpu_name()}, {count_cores()} cores",
+        "gpu": _describe_gpus(),
+    }
+
+
+def _read_cpu_name() -> str:
+    if os.path.exists(_CPU_INFO):
+        with open(_CPU_INFO) as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if name.strip() == "model name":
+                    return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _describe_gpus() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "none"
+    devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    counts = Counter(f"{device.name}, {device.total_memory / 2**30:.0f} GiB" for device in devices)
+    return "; ".join(f"{count} x {text}" for text, count in counts.items()) + f"; CUDA {torch.version.cuda}"
