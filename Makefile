@@ -3,17 +3,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-fast lint types clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/run_demo.py
 
-test: lint
+test: lint types
 	$(BIN)/python -m pytest
+
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
 
 $(INSTALLED): setup.py constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -22,4 +28,4 @@ $(INSTALLED): setup.py constraints.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -26,9 +26,10 @@ import torch
 from common import describe_run
 
 from hiera_video.config import load_config
-from hiera_video.data.transforms import build_test_transform
+from hiera_video.data.transforms import build_eval_transform
 from hiera_video.embeddings.reading import read_embeddings
-from hiera_video.engine.extraction.job import build_compute, run_extraction
+from hiera_video.engine.extraction.batching import build_compute
+from hiera_video.engine.extraction.job import run_extraction
 from hiera_video.models.build import build_model_from_cfg
 from hiera_video.streams.collect import collect_videos
 from hiera_video.streams.windows import build_clip_planner
@@ -69,7 +70,7 @@ def decode_with_decord(path: str) -> np.ndarray:
 
 def run_loop(cfg, model, paths: list[str], decode: Callable[[str], np.ndarray], plans: dict) -> Iterator[torch.Tensor]:
     """Embeddings (n, D) of one video after the other."""
-    transform = build_test_transform(cfg, num_crops=1, crop_size_px=cfg.DATA.TEST_CROP_SIZE)
+    transform = build_eval_transform(cfg, num_crops=1, crop_size_px=cfg.DATA.TEST_CROP_SIZE)
     compute = build_compute(cfg, model)
     for path in paths:
         frames = torch.from_numpy(decode(path))  # (300, H, W, C)

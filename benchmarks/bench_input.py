@@ -3,7 +3,7 @@
     python benchmarks/bench_input.py --video VIDEO.mp4 --runs 15
 
 Each run takes another clip, the same one for all sides, and opens the file anew; sides alternate. Times are medians; a
-ratio is the median of the ratios of neighbouring runs (above 1 ours is faster). The process keeps to one core, except
+ratio is the median of the ratios of neighboring runs (above 1 ours is faster). The process keeps to one core, except
 for the loader, whose workers may use all. "manifest" is ours where the frames of the file are known beforehand.
 The decoder's own time is a decode of the same packets with the same frames left out, nothing converted. The last line
 is one JSON object.
@@ -41,7 +41,7 @@ from hiera_video.config.defaults import get_cfg  # noqa: E402
 from hiera_video.data.clip_sampling import build_clip_sampler  # noqa: E402
 from hiera_video.data.dataset import VideoDataset, collate_samples  # noqa: E402
 from hiera_video.data.lists import VideoList  # noqa: E402
-from hiera_video.data.transforms import build_test_transform, build_train_transform  # noqa: E402
+from hiera_video.data.transforms import build_eval_transform, build_train_transform  # noqa: E402
 from hiera_video.utils import ptv_compat  # noqa: E402, F401
 from hiera_video.video import VideoReader, available_backends  # noqa: E402
 from hiera_video.video.pyav_backend import _plan_runs  # noqa: E402
@@ -142,7 +142,7 @@ def make_test_set(path: str) -> VideoDataset:
     return VideoDataset(
         VideoList(np.array([path]), np.zeros(1, np.int64)),
         clip_sampler=build_clip_sampler(cfg, num_clips=NUM_CLIPS, is_training=False),
-        transform=build_test_transform(cfg, num_crops=NUM_CROPS, crop_size_px=SIZE_PX),
+        transform=build_eval_transform(cfg, num_crops=NUM_CROPS, crop_size_px=SIZE_PX),
     )
 
 

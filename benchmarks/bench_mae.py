@@ -3,7 +3,7 @@
     python benchmarks/bench_mae.py --model mae_hiera_base_16x224 --batch 2 --runs 7 --threads 2
 
 A step is forward and backward with the same weights, video and mask; the optimizer would be the same on both sides.
-Times are medians of alternating runs; a ratio is the median of the ratios of neighbouring runs (above 1 the second is
+Times are medians of alternating runs; a ratio is the median of the ratios of neighboring runs (above 1 the second is
 faster). "keep 0.5" is our step with decoder_keep_ratio 0.5 against ours without. Memory is that of a step on its own:
 on a GPU what torch allocated, on a CPU how far the resident memory of a fresh process grows from before the model is
 made, weights and gradients included. The parts are timed one after the other, each on its own inputs, so their sum is

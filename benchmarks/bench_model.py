@@ -2,7 +2,7 @@
 
     python benchmarks/bench_model.py --model hiera_base_16x224 --batch 1 --runs 7 --threads 2
 
-Times are medians of alternating runs; a ratio is the median of the ratios of neighbouring runs (released over ours, so
+Times are medians of alternating runs; a ratio is the median of the ratios of neighboring runs (released over ours, so
 above 1 ours is faster). The peak memory of a step is taken from a step on its own: on a GPU what torch allocated, on a
 CPU how far the resident memory of a fresh process grows from before the model is made, weights and gradients included.
 A step is forward and backward; the optimizer would be the same on both sides. The last line is one JSON object.

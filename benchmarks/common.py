@@ -29,7 +29,7 @@ def time_run(run: Callable, *args) -> float:
 
 
 def compare_times(runs_by_side: dict[str, Callable], runs: int) -> dict[str, float]:
-    """Medians (s) of alternating runs of two sides, and the median of the ratios first over second of neighbours."""
+    """Medians (s) of alternating runs of two sides, and the median of the ratios first over second of neighbors."""
     seconds = {side: [] for side in runs_by_side}
     for i in range(runs + 1):
         for side in list(runs_by_side) if i % 2 else reversed(runs_by_side):

@@ -1,4 +1,4 @@
-"""Fixtures for everybody: small videos whose frame numbers are painted into the picture, and the shared real ones."""
+"""Fixtures for all tests: small videos whose frame numbers are painted into the picture, and the shared real ones."""
 
 import logging
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def shared_videos() -> Path:
 
 @pytest.fixture(autouse=True)
 def fresh_logging():
-    """Each test finds the package's log as after an import: a job before it, also one in a fixture, has set it up."""
+    """Resets the package's log, which jobs in earlier tests and fixtures set up, so that it is as after an import."""
     logger = logging.getLogger("hiera_video")
     logger.handlers[:], logger.propagate = [], True
     logger.setLevel(logging.NOTSET)

@@ -8,7 +8,7 @@ from hiera_video.inspection.inspect_video import inspect_video
 
 
 def inspect(path, **options):
-    """As `inspect_video`, but dies or hangs on files so named, as a decoder in C can."""
+    """Like `inspect_video`, but dies or hangs where a file's name says so, as a decoder written in C can."""
     if "segfault" in path:
         os.kill(os.getpid(), signal.SIGSEGV)
     if "exit" in path:

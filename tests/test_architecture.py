@@ -1,6 +1,7 @@
 """Guards ARCHITECTURE.md: who may import whom, who may read the config, and sizes that a reader can bear."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ MAY_IMPORT = {
     "report": _BELOW_STREAMS | {"streams", "inspection", "models", "solver", "embeddings"},
     "engine": _BELOW_ENGINE,
     "cli": _BELOW_ENGINE | {"engine"},
+}
+
+TESTS = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if path.parent != ROOT / "tests")
+TESTS_OF_SEVERAL_MODULES = {
+    "engine/test_real_input.py",
+    "models/test_mae_parity.py",
+    "models/test_parity.py",
+    "video/test_real_videos.py",
 }
 
 
@@ -71,6 +80,14 @@ def functions_with_owner(tree):
             yield from visit(child, inside)
 
     yield from visit(tree, [])
+
+
+def nodes_run_at_import(tree):
+    """All nodes of a module but those inside functions."""
+    for child in ast.iter_child_nodes(tree):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from nodes_run_at_import(child)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -123,3 +140,26 @@ def test_public_names_have_docstrings_and_nothing_prints(path):
         prints = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
         assert not prints or layer_of(path) == "cli", "use the logger"
         assert not isinstance(node, ast.Assert), "users get ValueError"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=name_of)
+def test_tests_mirror_the_package(path):
+    """Who looks for the tests of a module finds them under its own name."""
+    place = path.relative_to(ROOT / "tests")
+    module = PACKAGE / place.parent / place.name.removeprefix("test_")
+    assert module.is_file() or place.as_posix() in TESTS_OF_SEVERAL_MODULES
+
+
+@pytest.mark.parametrize("path", [*FILES, *PACKAGE.glob("*.py")], ids=name_of)
+def test_importing_a_module_leaves_the_environment_alone(path):
+    """A program that imports us decides about its environment variables. Commands may set some when they start."""
+    nodes = list(nodes_run_at_import(ast.parse(path.read_text())))
+    names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    names |= {node.id for node in nodes if isinstance(node, ast.Name)}
+    assert not names & {"environ", "putenv", "unsetenv"}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "__init__.py"], ids=name_of)
+def test_every_module_is_on_the_map(path):
+    words = set(re.findall(r"\w+", (ROOT / "ARCHITECTURE.md").read_text()))
+    assert path.stem in words or layer_of(path) == "cli"  # of cli the map names the folder

@@ -39,13 +39,13 @@ def read_number(frame: Any) -> int:
     """The number painted in a frame (H, W, 3). Raises ValueError where none can be read."""
     picture = np.asarray(frame, dtype=np.float32).mean(axis=-1)  # (H, W)
     height, width = picture.shape
-    centres = picture[
+    centers = picture[
         np.ix_(
             [int((row + 0.5) * height / _ROWS) for row in range(_ROWS)],
             [int((column + 0.5) * width / _COLUMNS) for column in range(_COLUMNS)],
         )
     ]
-    bits = centres > 127
+    bits = centers > 127
     if not np.array_equal(bits[:2], ~bits[2:]):
         raise ValueError(f"no number is painted in this picture: {bits.astype(int).tolist()}")
     return sum(int(bit) << place for place, bit in enumerate(bits[:2].ravel()))

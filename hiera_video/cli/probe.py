@@ -130,7 +130,7 @@ def make_report(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: see `choose_sides` and `hiera_video.embeddings.probes.run.run_probes`.
     """
-    from hiera_video.embeddings.probes.labelled import group_by_video
+    from hiera_video.embeddings.probes.labeled import group_by_video
     from hiera_video.embeddings.probes.run import run_probes
     from hiera_video.embeddings.splits import compare_settings
     from hiera_video.utils.versions import get_versions

@@ -1,4 +1,4 @@
-"""Random erasing on a batch, on the device, after normalisation."""
+"""Random erasing on a batch, on the device, after normalization."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RandomErasing:
         """Erases in place, to spare the memory of a second batch.
 
         Args:
-            video: normalised float (N, C, T, H, W).
+            video: normalized float (N, C, T, H, W).
 
         Returns:
             The video.

@@ -34,7 +34,7 @@ VIDEO_SUFFIXES = (
     ".ogv",
 )
 
-UNLABELLED = -1  # the label of a video without one
+UNLABELED = -1  # the label of a video without one
 
 _FORMATS = (
     "understood are Kinetics-style csv files ('path label' a line), Something-Something V2's json files "
@@ -79,7 +79,7 @@ def load_kinetics_csv(
         separator: what stands between path and label.
         path_prefix: folder or URL in front of paths that are neither absolute nor URLs.
         class_names: names in order, or a file for `load_class_names`.
-        require_labels: False takes a line without a label as an unlabelled video (label -1).
+        require_labels: False takes a line without a label as an unlabeled video (label -1).
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -99,7 +99,7 @@ def load_kinetics_csv(
                 f"such as 'videos/a.mp4{separator}3'"
             )
         paths.append(_join_prefix(path_prefix, path))
-        labels.append(UNLABELLED if label is None else label)
+        labels.append(UNLABELED if label is None else label)
     return _make_list(paths, labels, _get_class_names(class_names))
 
 
@@ -277,7 +277,7 @@ def _unquote(text: str) -> str:
 
 def _get_ssv2_label(entry: Mapping, label_of: Mapping[str, int], *, split_json: str, labels_json: str) -> int:
     if "template" not in entry:
-        return UNLABELLED
+        return UNLABELED
     name = entry["template"].replace("[", "").replace("]", "")
     if name not in label_of:
         raise ValueError(

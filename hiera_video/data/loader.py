@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from hiera_video.data.clip_sampling import build_clip_sampler
 from hiera_video.data.dataset import VideoDataset, collate_samples
 from hiera_video.data.lists import VideoList, build_video_list
-from hiera_video.data.transforms import build_test_transform, build_train_transform
+from hiera_video.data.transforms import build_eval_transform, build_train_transform
 from hiera_video.utils.distributed import get_local_world_size, get_rank, get_world_size
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.rng import compute_seed
@@ -138,7 +139,7 @@ def build_train_dataset(
 
 
 def build_val_loader(cfg: CfgNode) -> DataLoader:
-    """Loader of the validation list: one centre view of each video, at the size of training."""
+    """Loader of the validation list: one center view of each video, at the size of training."""
     dataset = _build_eval_dataset(cfg, "val", num_clips=1, num_crops=1, crop_size=cfg.DATA.TRAIN_CROP_SIZE)
     return _build_eval_loader(cfg, dataset, num_views=1)
 
@@ -160,7 +161,7 @@ def _build_eval_dataset(cfg: CfgNode, split: str, *, num_clips: int, num_crops: 
     return VideoDataset(
         videos,
         clip_sampler=build_clip_sampler(cfg, num_clips=num_clips, is_training=False),
-        transform=build_test_transform(cfg, num_crops=num_crops, crop_size_px=crop_size),
+        transform=build_eval_transform(cfg, num_crops=num_crops, crop_size_px=crop_size),
         bad_view_shape=(num_clips * num_crops, 3, cfg.DATA.NUM_FRAMES, crop_size, crop_size),
         seed=cfg.RNG_SEED,
         decoding_backend=cfg.DATA.DECODING_BACKEND,
@@ -201,6 +202,16 @@ def _leave_out_broken(videos: VideoList, manifest: Manifest, *, limit: int) -> V
     is_kept = np.ones(len(videos), dtype=bool)
     is_kept[list(broken)] = False
     return VideoList(videos.paths[is_kept], videos.labels[is_kept], videos.class_names)
+
+
+def get_dataset(loader: DataLoader) -> VideoDataset:
+    """The data set behind a loader of this module."""
+    return cast(VideoDataset, loader.dataset)
+
+
+def get_epoch_sampler(loader: DataLoader) -> EpochSampler:
+    """The sampler of a loader from `build_train_loader`."""
+    return cast(EpochSampler, loader.sampler)
 
 
 def _build_eval_loader(cfg: CfgNode, dataset: VideoDataset, *, num_views: int) -> DataLoader:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-# The grey that normalisation with the usual mean of 0.45 turns into 0: what surrounds a picture.
+# The gray that normalization with the usual mean of 0.45 turns into 0: what surrounds a picture.
 FILL_LEVEL = round(0.45 * 255)
 
 _LEVELS = torch.arange(256)
@@ -44,7 +44,7 @@ class RandAugment:
 
     Follows: PyTorchVideo's RandAugment: the same draws in the same order, the same strengths, and the same pixels to
         within a level. Its strengths agree with those of timm's increasing set.
-    Differs: at the border of a picture that was rotated, sheared or shifted, pixels are blended with grey once, where
+    Differs: at the border of a picture that was rotated, sheared or shifted, pixels are blended with gray once, where
         PyTorchVideo weights them twice and so draws a dark line. Of timm's: 14 operations, not 15 (no SolarizeAdd), and
         those of one clip are all different.
     """
@@ -113,20 +113,20 @@ def adjust_brightness(clip: torch.Tensor, factor: float) -> None:
 
 
 def adjust_contrast(clip: torch.Tensor, factor: float) -> None:
-    """Levels away from (factor > 1) or towards (< 1) the mean grey of their frame."""
-    means = torch.stack([_compute_grey(frame).mean() for frame in clip])[:, None, None]  # (T, 1, 1)
+    """Levels away from (factor > 1) or towards (< 1) the mean gray of their frame."""
+    means = torch.stack([_compute_gray(frame).mean() for frame in clip])[:, None, None]  # (T, 1, 1)
     _map_levels(clip, factor * _LEVELS + (1 - factor) * means)
 
 
 def adjust_saturation(clip: torch.Tensor, factor: float) -> None:
-    """Pixels away from (factor > 1) or towards (< 1) their own grey."""
+    """Pixels away from (factor > 1) or towards (< 1) their own gray."""
     for frame in clip:
-        grey = _compute_grey(frame).mul_(1 - factor)  # (H, W)
-        frame.copy_(frame.float().mul_(factor).add_(grey).clamp_(0, 255))
+        gray = _compute_gray(frame).mul_(1 - factor)  # (H, W)
+        frame.copy_(frame.float().mul_(factor).add_(gray).clamp_(0, 255))
 
 
 def adjust_sharpness(clip: torch.Tensor, factor: float) -> None:
-    """Pixels away from (factor > 1) or towards (< 1) a mean of 3 x 3, where the centre counts five times.
+    """Pixels away from (factor > 1) or towards (< 1) a mean of 3 x 3, where the center counts five times.
 
     The outermost pixels stay, and so do pictures of less than 3 x 3.
     """
@@ -164,7 +164,7 @@ def equalize(clip: torch.Tensor) -> None:
 
 
 def rotate(clip: torch.Tensor, angle_deg: float) -> None:
-    """Turns the picture counter-clockwise around its centre."""
+    """Turns the picture counter-clockwise around its center."""
     sin, cos = math.sin(math.radians(angle_deg)), math.cos(math.radians(angle_deg))
     _warp(clip, ((cos, -sin, 0.0), (sin, cos, 0.0)))
 
@@ -197,21 +197,21 @@ def _map_levels(clip: torch.Tensor, tables: torch.Tensor) -> None:
             plane.copy_(table.index_select(0, plane.reshape(-1).int()).view_as(plane))
 
 
-def _compute_grey(frame: torch.Tensor) -> torch.Tensor:
+def _compute_gray(frame: torch.Tensor) -> torch.Tensor:
     """uint8 (3, H, W) -> float (H, W), whole levels."""
     red, green, blue = (channel * weight for channel, weight in zip(frame, _GREY_WEIGHTS, strict=True))
     return red.add_(green).add_(blue).floor_()
 
 
 def _warp(clip: torch.Tensor, source: tuple[tuple[float, float, float], ...]) -> None:
-    """Fetches pixels from ``source @ (x, y, 1)``, in pixels from the centre, bilinearly; around the picture is grey."""
+    """Fetches pixels from ``source @ (x, y, 1)``, in pixels from the center, bilinearly; around the picture is gray."""
     height, width = clip.shape[-2:]
     (xx, xy, x1), (yx, yy, y1) = source
     # torch counts from -1 to 1 over the width and over the height.
     theta = torch.tensor([[[xx, xy * height / width, 2 * x1 / width], [yx * width / height, yy, 2 * y1 / height]]])
     grid = F.affine_grid(theta, [1, 1, height, width], align_corners=False)  # (1, H, W, 2)
     for frame in clip:
-        # Zeros come in from outside, so that grey must be zero meanwhile.
+        # Zeros come in from outside, so that gray must be zero meanwhile.
         levels = frame.float().sub_(FILL_LEVEL)[None]  # (1, C, H, W)
         warped = F.grid_sample(levels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         frame.copy_(warped[0].add_(FILL_LEVEL).round_())

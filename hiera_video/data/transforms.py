@@ -3,7 +3,7 @@
 Frames have the decoder's memory, (H, W, C): torchvision calls a stack of them channels-last, and its uint8 resize is
 four times faster on it. What is cut from them is copied once, into the sample's own memory, (C, T, H, W), where
 augmentation changes it in place. Parameters are drawn once a clip, so all frames get the same treatment, from the
-global generators of ``random`` and torch. Frames may be shared by views and are never changed. Normalisation is for the
+global generators of ``random`` and torch. Frames may be shared by views and are never changed. Normalization is for the
 device: `normalize_video`; so is random erasing, see erasing.py.
 """
 
@@ -66,7 +66,7 @@ class ClipTransform(ABC):
 class TrainTransform(ClipTransform):
     """Frames of a clip -> one augmented view.
 
-    Order: crop and resize, flip, colour jitter, RandAugment.
+    Order: crop and resize, flip, color jitter, RandAugment.
 
     Args:
         crop: `RandomResizedCrop` or `ShortSideJitterCrop`.
@@ -115,16 +115,16 @@ class TrainTransform(ClipTransform):
         return F.resize(box, [self.size_px] * 2, interpolation=self.crop.interpolation, antialias=False)
 
 
-class TestTransform(ClipTransform):
+class EvalTransform(ClipTransform):
     """Resizes the short side, then cuts square crops at even places along the long side.
 
     Args:
-        num_crops: 1 (centre) or 3 (left, centre, right; of upright videos top, centre, bottom).
+        num_crops: 1 (center) or 3 (left, center, right; of upright videos top, center, bottom).
         short_side_px: the short side after resizing.
         crop_size_px: side of a crop, at most `short_side_px`.
         interpolation: "bilinear" or "bicubic", without antialiasing.
 
-    Follows: SlowFast's ``uniform_crop``: a centre offset is rounded up.
+    Follows: SlowFast's ``uniform_crop``: a center offset is rounded up.
     """
 
     __test__ = False  # the name is not for pytest
@@ -133,7 +133,7 @@ class TestTransform(ClipTransform):
         self, *, num_crops: int, short_side_px: int, crop_size_px: int, interpolation: str = "bilinear"
     ) -> None:
         if num_crops not in (1, 3):
-            raise ValueError(f"num_crops is {num_crops}; legal are 1 (centre) and 3 (left, centre, right)")
+            raise ValueError(f"num_crops is {num_crops}; legal are 1 (center) and 3 (left, center, right)")
         _check_crop_fits("short_side_px", short_side_px, crop_size_px)
         self.num_crops = num_crops
         self.short_side_px = short_side_px
@@ -160,12 +160,12 @@ class TestTransform(ClipTransform):
 
     def _find_corners(self, height: int, width: int) -> list[tuple[int, int]]:
         spare_h, spare_w = height - self.size_px, width - self.size_px
-        centre_h, centre_w = (spare_h + 1) // 2, (spare_w + 1) // 2
+        center_h, center_w = (spare_h + 1) // 2, (spare_w + 1) // 2
         if self.num_crops == 1:
-            return [(centre_h, centre_w)]
+            return [(center_h, center_w)]
         if spare_h > spare_w:
-            return [(0, centre_w), (centre_h, centre_w), (spare_h, centre_w)]
-        return [(centre_h, 0), (centre_h, centre_w), (centre_h, spare_w)]
+            return [(0, center_w), (center_h, center_w), (spare_h, center_w)]
+        return [(center_h, 0), (center_h, center_w), (center_h, spare_w)]
 
 
 class RandomResizedCrop:
@@ -309,10 +309,10 @@ def build_train_transform(cfg: CfgNode) -> TrainTransform:
     )
 
 
-def build_test_transform(cfg: CfgNode, *, num_crops: int, crop_size_px: int) -> TestTransform:
+def build_eval_transform(cfg: CfgNode, *, num_crops: int, crop_size_px: int) -> EvalTransform:
     """Crops of a test clip: several from the tightest resize that holds them, a single one with some margin."""
     margin_px = cfg.DATA.TRAIN_JITTER_SCALES[0]
-    return TestTransform(
+    return EvalTransform(
         num_crops=num_crops,
         short_side_px=margin_px if num_crops == 1 else crop_size_px,
         crop_size_px=crop_size_px,

@@ -27,8 +27,8 @@ _LOWEST = -(2**62)  # below every key
 _QUERIES_AT_ONCE = 256
 _MIN_NORM = 1e-12
 _MAX_HNSW_ROWS = 500_000
-_NEIGHBOURS, _BUILD_CANDIDATES, _SEARCH_CANDIDATES = 32, 80, 128  # of a row in HNSW's graph; looked at when it is made
-_POINTS_PER_LIST = 64  # of IVF, that its lists' centres are computed from
+_NEIGHBORS, _BUILD_CANDIDATES, _SEARCH_CANDIDATES = 32, 80, 128  # of a row in HNSW's graph; looked at when it is made
+_POINTS_PER_LIST = 64  # of IVF, that its lists' centers are computed from
 _SHARE_PROBED = 1 / 32  # of IVF's lists
 _MAX_EXACT_QUERIES = 10_000  # as many together take as long as building an index
 
@@ -173,7 +173,7 @@ class FaissIndex:
     """Approximate search by cosine.
 
     HNSW: a graph in which each row knows 32 similar ones. IVF: rows lie in about 4 * sqrt(N) lists by their nearest of
-    as many centres, and a query looks into the nearest 1/32 of the lists. Both hold a copy of the vectors.
+    as many centers, and a query looks into the nearest 1/32 of the lists. Both hold a copy of the vectors.
 
     Follows: FAISS's guidelines for choosing an index (the number of lists; HNSW where memory allows).
 
@@ -218,13 +218,13 @@ class FaissIndex:
         return _read_keys(keys.sort(dim=1, descending=True).values)
 
     def _make_graph(self) -> Any:
-        index = self._faiss.IndexHNSWFlat(self._shape[1], _NEIGHBOURS, self._faiss.METRIC_INNER_PRODUCT)
+        index = self._faiss.IndexHNSWFlat(self._shape[1], _NEIGHBORS, self._faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = _BUILD_CANDIDATES
         return index
 
     def _make_lists(self, vectors: torch.Tensor) -> Any:
         num_rows, dim = self._shape
-        # FAISS wants 39 points for each centre at least
+        # FAISS wants 39 points for each center at least
         num_lists = max(min(int(4 * math.sqrt(num_rows)), num_rows // 39), 1)
         index = self._faiss.IndexIVFFlat(self._faiss.IndexFlatIP(dim), dim, num_lists, self._faiss.METRIC_INNER_PRODUCT)
         index.nprobe = max(round(num_lists * _SHARE_PROBED), min(8, num_lists))

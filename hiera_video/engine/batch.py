@@ -19,9 +19,9 @@ _AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def to_model_input(
     video: torch.Tensor, *, device: torch.device, mean: Sequence[float], std: Sequence[float]
 ) -> torch.Tensor:
-    """uint8 (B, V, C, T, H, W) on the CPU -> normalised float32 (B*V, C, T, H, W) on the device.
+    """uint8 (B, V, C, T, H, W) on the CPU -> normalized float32 (B*V, C, T, H, W) on the device.
 
-    The copy carries bytes, a quarter of what floats would be; normalisation happens on the device.
+    The copy carries bytes, a quarter of what floats would be; normalization happens on the device.
     """
     clips = video.to(device, non_blocking=True).flatten(0, 1)  # (B*V, C, T, H, W)
     return normalize_video(clips, mean=mean, std=std)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hiera_video.config import compute_digest, dump_config
 from hiera_video.data.lists import VideoList
-from hiera_video.data.loader import build_test_loader
+from hiera_video.data.loader import build_test_loader, get_dataset
 from hiera_video.engine.batch import BadVideos, autocast, check_bad_limit, to_model_input
 from hiera_video.engine.metrics import compute_topk_hits
 from hiera_video.engine.trained import find_weights, load_model
@@ -55,7 +55,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, loader: DataLoader, *, title: str) 
     probs, failed = compute_per_video(
         cfg, model, loader, compute=lambda clips: model(clips).float().softmax(dim=1), title=title
     )
-    labels = torch.from_numpy(np.array(loader.dataset.videos.labels))
+    labels = torch.from_numpy(np.array(get_dataset(loader).videos.labels))
     return Predictions(probs=probs, labels=labels, failed=failed)
 
 
@@ -98,9 +98,9 @@ def compute_per_video(
         vectors.append(views.unflatten(0, (len(batch["index"]), -1)).mean(dim=1).cpu())  # (B, D)
         indices.append(batch["index"])
     model.train(was_training)
-    vectors, failed = _gather(len(loader.dataset), indices, vectors, bad.reasons)
+    whole, failed = _gather(len(get_dataset(loader)), indices, vectors, bad.reasons)
     check_bad_limit(len(failed), cfg.DATA.MAX_BAD_VIDEOS)
-    return vectors, failed
+    return whole, failed
 
 
 def _gather(
@@ -130,9 +130,10 @@ def test(cfg: CfgNode) -> None:
     model = load_model(cfg, checkpoint).to(get_device())
     loader = build_test_loader(cfg)
     start = time.perf_counter()
-    predictions = evaluate(cfg, torch.compile(model) if cfg.MODEL.COMPILE else model, loader, title="test")
+    compiled = cast(nn.Module, torch.compile(model)) if cfg.MODEL.COMPILE else model
+    predictions = evaluate(cfg, compiled, loader, title="test")
     if is_main_process():
-        _write_results(cfg, loader.dataset.videos, predictions, checkpoint, seconds=time.perf_counter() - start)
+        _write_results(cfg, get_dataset(loader).videos, predictions, checkpoint, seconds=time.perf_counter() - start)
 
 
 def _write_results(

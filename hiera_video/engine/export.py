@@ -1,6 +1,6 @@
 """Models for use without this package: programs of `torch.export` and ONNX graphs, each verified before it is kept.
 
-A graph takes normalised clips in batches of any size and gives logits or features. The side-car JSON beside it says how
+A graph takes normalized clips in batches of any size and gives logits or features. The side-car JSON beside it says how
 to make such clips, and which weights are in it.
 """
 
@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from hiera_video.config import compute_digest
 from hiera_video.engine.trained import Trained
+from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.hiera import Hiera
 from hiera_video.utils.versions import get_versions
 
 OUTPUTS = ("logits", "features")
@@ -72,11 +74,12 @@ class Exported:
 
 
 class _Graph(nn.Module):
-    """What is exported: normalised float32 clips (B, 3, T, H, W) -> float32 (B, K) or (B, D)."""
+    """What is exported: normalized float32 clips (B, 3, T, H, W) -> float32 (B, K) or (B, D)."""
 
-    def __init__(self, model: nn.Module, *, output: str, dtype: torch.dtype) -> None:
+    def __init__(self, model: HieraEncoder, *, output: str, dtype: torch.dtype) -> None:
         super().__init__()
-        self.model, self.output, self.dtype = model.to(dtype), output, dtype
+        self.model: HieraEncoder = model.to(dtype)
+        self.output, self.dtype = output, dtype
 
     def forward(self, video: Tensor) -> Tensor:
         run = self.model.forward_features if self.output == "features" else self.model
@@ -148,7 +151,7 @@ def _check_arguments(trained: Trained, *, output: str, formats: Sequence[str], p
                 raise ValueError(f"{argument} is {value!r}; legal are {', '.join(map(repr, choices))}")
     if num_clips < 3:
         raise ValueError(f"num_clips is {num_clips}; at least 3 are needed for batches of different sizes")
-    if output == "logits" and not hasattr(trained.model, "head"):
+    if output == "logits" and not isinstance(trained.model, Hiera):
         raise ValueError(
             f"{trained.checkpoint} is of {trained.cfg.MODEL.MODEL_NAME}, which has no classifier: export its features"
         )
@@ -158,7 +161,7 @@ def _check_arguments(trained: Trained, *, output: str, formats: Sequence[str], p
 
 
 def _draw_clips(cfg: CfgNode, input_size: Sequence[int], count: int) -> Tensor:
-    """Normalised clips (count, 3, T, H, W) of blurred noise: they differ from each other more than white noise does."""
+    """Normalized clips (count, 3, T, H, W) of blurred noise: they differ from each other more than white noise does."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand((count, 3, 4, 6, 6), generator=generator)
     pixels = F.interpolate(noise, size=tuple(input_size), mode="trilinear")  # (count, 3, T, H, W)

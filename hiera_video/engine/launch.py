@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from fvcore.common.config import CfgNode
+from torch.multiprocessing.spawn import spawn
 
 from hiera_video.utils.distributed import get_device, is_main_process
 from hiera_video.utils.logging import get_logger, setup_logging
@@ -35,7 +35,7 @@ def launch(jobs: Sequence[Job], cfg: CfgNode) -> None:
     if num_processes == 1:
         _run(jobs, cfg)
     else:
-        mp.spawn(_run_spawned, args=(num_processes, _find_free_port(), jobs, cfg), nprocs=num_processes)
+        spawn(_run_spawned, args=(num_processes, _find_free_port(), jobs, cfg), nprocs=num_processes)
 
 
 def _compute_num_processes(num_gpus: int, available: int) -> int:

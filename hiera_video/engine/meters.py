@@ -55,8 +55,8 @@ class TrainMeters:
     def compute(self) -> dict[str, Any]:
         """Means over steps and ranks since the last call, speed and memory; starts anew. All ranks must call it."""
         names = list(self._values[0])
-        means = torch.stack([torch.stack([values[name] for values in self._values]).mean() for name in names])
-        means = dict(zip(names, all_reduce_mean(means).tolist(), strict=True))  # waits for the device
+        local = torch.stack([torch.stack([values[name] for values in self._values]).mean() for name in names])
+        means = dict(zip(names, all_reduce_mean(local).tolist(), strict=True))  # waits for the device
         steps = len(self._values) / self.accum_steps
         step_sec, data_sec = self._watch.lap() / steps, self._data_sec / steps
         self._values, self._data_sec = [], 0.0

@@ -18,7 +18,6 @@ from hiera_video.data.clip_sampling import build_clip_sampler
 from hiera_video.engine.trained import Trained, load_trained
 from hiera_video.engine.views import compute_on_views
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.hiera_mae import HieraMAE
 from hiera_video.streams.chunk import OpenVideos
 from hiera_video.streams.clip_reader import build_clip_reader, make_views
 from hiera_video.streams.live_windows import LiveClip, LiveWindows
@@ -106,7 +105,7 @@ class Predictor:
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        if not isinstance(trained.model, Hiera) or isinstance(trained.model, HieraMAE):
+        if not isinstance(trained.model, Hiera):
             raise ValueError(
                 f"{trained.checkpoint} has no classifier: it is of {trained.cfg.MODEL.MODEL_NAME}, from pre-training"
             )
@@ -120,7 +119,7 @@ class Predictor:
         Raises:
             FileNotFoundError: no such file.
             VideoDecodeError: it cannot be decoded.
-            ValueError: nothing tells the frame rate of these pictures.
+            ValueError: the frame rate of these pictures is unknown.
         """
         tallies = OpenVideos(lambda _: Tally(self.trained, self.top_k))
         with tqdm(desc="predicting", unit="window", leave=False, disable=None) as bar:

@@ -7,7 +7,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from hiera_video.data.clip_sampling import build_clip_sampler
-from hiera_video.data.transforms import build_test_transform, normalize_video
+from hiera_video.data.transforms import build_eval_transform, normalize_video
 from hiera_video.models.build import build_mae_from_cfg
 from hiera_video.models.checkpoint_file import CheckpointFile
 from hiera_video.models.mask_units import draw_mask
@@ -65,7 +65,7 @@ def _load_clip(cfg: CfgNode, path: str) -> tuple[torch.Tensor, list[int]]:
         sampler = build_clip_sampler(cfg, num_clips=1, is_training=False)
         positions = sampler.get_frame_indices(len(reader), reader.fps)[0].tolist()
         frames = reader.get_frames(positions)  # (T, H, W, C)
-    return build_test_transform(cfg, num_crops=1, crop_size_px=cfg.DATA.TRAIN_CROP_SIZE)(frames), positions
+    return build_eval_transform(cfg, num_crops=1, crop_size_px=cfg.DATA.TRAIN_CROP_SIZE)(frames), positions
 
 
 def _to_uint8(video: torch.Tensor) -> np.ndarray:

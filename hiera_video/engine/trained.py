@@ -13,8 +13,9 @@ from torch import nn
 from hiera_video.config import load_config
 from hiera_video.data.lists import load_class_names
 from hiera_video.engine.checkpoint import find_last_checkpoint
-from hiera_video.models.build import build_mae_from_cfg, build_model_from_cfg
+from hiera_video.models.build import build_model_from_cfg
 from hiera_video.models.checkpoint_file import CheckpointFile, read_checkpoint_file
+from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.weights import load_weights
 from hiera_video.utils.distributed import get_device
 from hiera_video.utils.logging import get_logger
@@ -32,14 +33,14 @@ class Trained:
 
     Attributes:
         cfg: the config that it was trained with, with the caller's changes.
-        model: in eval mode, on this process's device.
+        model: a classifier (`Hiera`) or a `HieraMAE`, in eval mode, on this process's device.
         class_names: empty where unknown.
         checkpoint: path or URL of the weights.
         sha256: of that file.
     """
 
     cfg: CfgNode
-    model: nn.Module
+    model: HieraEncoder
     class_names: tuple[str, ...]
     checkpoint: str
     sha256: str
@@ -74,7 +75,7 @@ def load_trained(
     return Trained(cfg, model.eval(), class_names, checkpoint, compute_file_sha256(file.local_path))
 
 
-def load_model(cfg: CfgNode, checkpoint: str | CheckpointFile, *, optional: Sequence[str] = ()) -> nn.Module:
+def load_model(cfg: CfgNode, checkpoint: str | CheckpointFile, *, optional: Sequence[str] = ()) -> HieraEncoder:
     """The model of MODEL.MODEL_NAME, for clips of DATA.TEST_CROP_SIZE, with the weights of a file.
 
     Args:
@@ -85,8 +86,7 @@ def load_model(cfg: CfgNode, checkpoint: str | CheckpointFile, *, optional: Sequ
         FileNotFoundError: no such file.
         ValueError: the file is no checkpoint, or other parameters are missing in it.
     """
-    build = build_mae_from_cfg if cfg.MODEL.MODEL_NAME.startswith("mae_") else build_model_from_cfg
-    model = build(cfg, crop_size=cfg.DATA.TEST_CROP_SIZE)
+    model = build_model_from_cfg(cfg, crop_size=cfg.DATA.TEST_CROP_SIZE)
     report = load_weights(model, checkpoint)
     logger.info("%s", report)
     missing = [name for name in report.missing if not name.startswith(tuple(optional))]

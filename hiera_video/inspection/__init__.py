@@ -1,1 +1,1 @@
-"""A data set looked at: what is wrong with its videos and lists."""
+"""Inspects a data set: what is wrong with its videos and its lists."""

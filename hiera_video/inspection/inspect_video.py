@@ -1,4 +1,4 @@
-"""What is there to know about one video file, before a long job meets it."""
+"""Finds out about one video file what a long job should not be the first to find out."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from hiera_video.video.manifest import OK, VideoRecord, get_size_bytes
 from hiera_video.video.source import find_source
 
 WHOLE_BYTES = 4 << 20  # files up to this size are hashed whole
-BLOCK_BYTES = 256 << 10  # of larger ones, three blocks of this size
-END_TOLERANCE_SEC = 0.5  # a header's duration may be this much too long
+BLOCK_BYTES = 256 << 10  # of larger files, three blocks of this size are hashed
+END_TOLERANCE_SEC = 0.5  # a header may promise this much more than there is
 
 
 def inspect_video(path: str, *, full_decode: bool = False) -> VideoRecord:
-    """Opens a video as training does, and looks whether all of it is there.
+    """Opens a video as training does, and checks that all of it is there.
 
     Args:
-        path: as the list has it.
-        full_decode: decode every frame, which finds damage inside that packets do not show; many times slower.
+        path: as it stands in the list.
+        full_decode: decode every frame. This also finds damage that packets do not show, but takes many times longer.
 
     Returns:
-        Its record, whatever is wrong with it: what goes wrong is the finding.
+        Its record. Errors are not raised: they become the record's status and reason.
     """
     local_path = None if is_frames_path(path) else get_path_here(path)
     facts = VideoRecord(OK)
@@ -39,7 +39,7 @@ def inspect_video(path: str, *, full_decode: bool = False) -> VideoRecord:
         return _inspect_frames(path, local_path, facts, full_decode=full_decode)
     except FileNotFoundError as error:
         return replace(facts, status="missing", reason=_strip_path(error, path))
-    except Exception as error:  # whatever a strange file makes a library raise is a finding about that file
+    except Exception as error:  # any error that a library raises is a finding about this file
         is_expected = isinstance(error, VideoDecodeError | OSError)
         reason = _strip_path(error, path) if is_expected else f"{type(error).__name__}: {error}"
         return replace(facts, status="unreadable", reason=_add_missing_bytes(reason, local_path))
@@ -66,7 +66,7 @@ def compute_content_hash(local_path: str, *, whole: bool = False) -> str:
 
 
 def hash_whole_file(path: str) -> str | None:
-    """`compute_content_hash` of all bytes; None where the file cannot be read."""
+    """`compute_content_hash` of all bytes; None if the file cannot be read."""
     try:
         return compute_content_hash(get_path_here(path) or path, whole=True)
     except OSError:
@@ -98,13 +98,13 @@ def _inspect_frames(path: str, local_path: str | None, facts: VideoRecord, *, fu
     if local_path is None and not full_decode:
         return facts  # do not fetch a remote file as a whole
     status, reason = _judge_stream(path, index, full_decode=full_decode)
-    if status == "damaged":  # packets promise more than comes: note the frames that do come
+    if status == "damaged":  # the packets promise too many frames: record those that decode
         facts = replace(facts, index=decode_index(find_source(path), stream_index=None, num_threads=1))
     return replace(facts, status=status, reason=reason)
 
 
 def _judge_pictures(reader: VideoReader, *, full_decode: bool) -> tuple[str, str]:
-    """Status and reason; of pictures that were not asked for, only the last is looked at."""
+    """Status and reason. Opening has read the first picture; without ``full_decode`` only the last one is read too."""
     length = len(reader)
     for position in range(1, length) if full_decode else [length - 1]:
         try:

@@ -1,4 +1,4 @@
-"""A function over many paths in several processes, each of which may be killed by what it works on."""
+"""Applies a function to many paths in several processes, and survives the death of any of these."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _POLL_SEC = 1.0
 
 
 class WorkFailedError(Exception):
-    """A process did not come back from a path; ``status`` is "crashed" or "stuck"."""
+    """A process gave no result for a path; ``status`` is "crashed" or "stuck"."""
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(reason)
@@ -27,21 +27,22 @@ class WorkFailedError(Exception):
 def map_paths(
     function: Callable[[str], Any], paths: Iterable[str], *, num_workers: int, timeout_sec: float
 ) -> Iterator[tuple[str, Any]]:
-    """Yields (path, result) in the order in which they get done.
+    """Yields (path, result) pairs as they become ready.
 
-    Where the process that works on a path dies, or takes longer than ``timeout_sec``, the result is a
-    `WorkFailedError`; the others go on, and a new process takes its place.
+    If the process that works on a path dies or takes longer than ``timeout_sec``, the result is a `WorkFailedError`.
+    The other processes go on, and a new one takes its place.
 
     Args:
-        function: at the top level of a module, or a ``functools.partial`` of such; it should return its errors.
-        paths: the work.
-        num_workers: processes.
-        timeout_sec: for one path.
+        function: stands at the top level of a module, or is a ``functools.partial`` of such a function. It should
+            return errors instead of raising them.
+        paths: what to apply it to.
+        num_workers: number of processes.
+        timeout_sec: time limit for one path.
 
     Raises:
         RuntimeError: no process can be started.
     """
-    # Not forked from here: this process may have threads. What is imported there at first, is shared by all.
+    # Forking this process is unsafe, as it may have threads. All workers share what the fork server imports first.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__, "hiera_video.inspection.inspect_video"])
     todo = iter(paths)
@@ -73,7 +74,7 @@ class _Worker:
         self._start_process()
 
     def start_next(self, todo: Iterator[str]) -> bool:
-        """Hands the process the next path; False when there is none."""
+        """Hands the process the next path; False if there is none."""
         path = next(todo, None)
         if path is None:
             return False
@@ -82,7 +83,7 @@ class _Worker:
             self._start_process()
         self._wait_for_start()
         self._path, self._started = path, time.monotonic()
-        with contextlib.suppress(BrokenPipeError):  # the process has died; take_result raises the error
+        with contextlib.suppress(BrokenPipeError):  # the process has died; take_result says so
             self.connection.send(path)
         return True
 
@@ -98,7 +99,7 @@ class _Worker:
         return time.monotonic() - self._started > timeout_sec
 
     def give_up(self, timeout_sec: float) -> tuple[str, Any]:
-        """Kills the process, which does not come to an end."""
+        """Kills the process, which has taken too long."""
         self.stop()
         return self._path, WorkFailedError("stuck", f"not done after {timeout_sec:g} s")
 
@@ -112,10 +113,10 @@ class _Worker:
         self._process = self._context.Process(target=_serve, args=(remote, self._function), daemon=True)
         self._process.start()
         self._is_ready = False
-        remote.close()  # so that the end of the process is the end of the pipe
+        remote.close()  # so that reading from the pipe ends when the process does
 
     def _wait_for_start(self) -> None:
-        """Importing takes seconds, which are not the first path's; nor is it to blame where that fails."""
+        """Waits for the imports. Neither the seconds that they take nor their failure is the first path's fault."""
         if self._is_ready:
             return
         try:
@@ -127,7 +128,7 @@ class _Worker:
 
 def _serve(connection: Connection, function: Callable[[str], Any]) -> None:
     get_logger("hiera_video").setLevel(logging.ERROR)  # the result of a video says what is wrong with it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process answers it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     connection.send(True)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The report of tools/check_dataset.py as a page of text."""
+"""Formats the report of `hiera-video check` as a page of text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from hiera_video.utils.tables import format_table
 
-_NUM_NAMED = 3  # findings of a kind that are shown; the JSON report has all
-_MAX_COMMON = 4  # codecs and sizes that are shown
+_NUM_NAMED = 3  # findings of each kind to show; the JSON report has all
+_MAX_COMMON = 4  # codecs and sizes to show
 _PROPERTIES = {
     "duration_sec": "length, s",
     "frames": "frames",
@@ -21,10 +21,10 @@ _PROPERTIES = {
 
 
 def format_summary(report: Mapping[str, Any]) -> str:
-    """A page for people.
+    """The page that the terminal shows.
 
     Args:
-        report: what tools/check_dataset.py writes as JSON.
+        report: the object that `hiera-video check` writes as JSON.
     """
     sections = [
         ("Lists", _format_lists(report["splits"])),

@@ -42,7 +42,7 @@ def build_lists(cfg: CfgNode, splits: Sequence[str]) -> tuple[dict[str, VideoLis
 
     Args:
         cfg: the section DATA says where they are.
-        splits: those to read; none: all that exist.
+        splits: the splits to read; if empty, all that exist.
 
     Returns:
         Split -> its list, split -> the file or folder that it came from, and findings about lists that cannot be read.
@@ -87,10 +87,10 @@ def inspect_all(
     """Inspects videos in processes that may die, and shows progress.
 
     Args:
-        paths: of the videos, each once.
-        num_workers: processes.
+        paths: of the videos, each only once.
+        num_workers: number of processes.
         full_decode: decode every frame.
-        timeout_sec: for one video; after that it counts as stuck.
+        timeout_sec: time limit for one video; after that it counts as stuck.
 
     Returns:
         Path -> what was found out, in the order of ``paths``.
@@ -150,12 +150,12 @@ def select_good(videos: VideoList, records: Mapping[str, VideoRecord]) -> VideoL
 def forecast_cores(
     dataset: VideoDataset, *, seconds: float, gpu_clips_per_sec: float, cores_here: int
 ) -> dict[str, Any]:
-    """How many cores have to load training clips so that a GPU does not wait for them.
+    """Forecasts how many cores must load training clips so that a GPU does not wait for them.
 
     Args:
-        dataset: of training; its videos decode.
+        dataset: for training; all of its videos decode.
         seconds: how long to measure.
-        gpu_clips_per_sec: clips that a GPU trains on.
+        gpu_clips_per_sec: clips per second that a GPU trains on.
         cores_here: cores of this machine, which the report shows beside the forecast.
     """
     get_logger("hiera_video").setLevel(logging.ERROR)  # the report already names what training would warn of
@@ -187,7 +187,7 @@ def make_report(
         findings: everything that is wrong.
         path_prefix: folder of the videos.
         num_classes: of the model.
-        is_ssv2: whether this is Something-Something V2 whatever the number of videos.
+        is_ssv2: whether the data set is known to be Something-Something V2, however many videos it lists.
     """
     known = [(record, record.index) for record in records.values() if record.index is not None]
     found = {kind: [finding for finding in findings if finding.kind == kind] for kind in KINDS}

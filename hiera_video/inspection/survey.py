@@ -1,4 +1,4 @@
-"""What is wrong with a data set as a whole, given its lists and a record of each video."""
+"""Finds what is wrong with a data set as a whole, given its lists and a record of each video."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode
 
 from hiera_video.data.clip_sampling import compute_clip_length_frames
 from hiera_video.data.dataset import VideoDataset
-from hiera_video.data.lists import UNLABELLED, VideoList
+from hiera_video.data.lists import UNLABELED, VideoList
 from hiera_video.video.manifest import BROKEN, IMPAIRED, VideoRecord
 
 ERROR, WARNING = "error", "warning"
@@ -28,7 +28,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "untrained_class": (ERROR, "classes without a video to train on"),
     "leak": (ERROR, "the same video in training and in validation or test"),
     "unseen_class": (WARNING, "classes without a video in this list"),
-    "unlabelled_list": (WARNING, "lists without labels cannot be tested on"),
+    "unlabeled_list": (WARNING, "lists without labels cannot be tested on"),
     "overlap": (WARNING, "the same video in validation and test"),
     "listed_twice": (WARNING, "the same path more than once in a list"),
     "duplicate": (WARNING, "different paths of a list with the same content"),
@@ -38,7 +38,7 @@ KINDS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: its kind (a key of `KINDS`), the video, class or list, the lists it is in, and why."""
+    """One fault: its kind (a key of `KINDS`), the video or list that has it, the splits concerned, and the reason."""
 
     kind: str
     subject: str
@@ -48,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class KnownDataSet:
-    """How many videos the field has of a data set."""
+    """How many videos of a data set other projects have."""
 
     name: str
     num_classes: int
@@ -69,7 +69,7 @@ KNOWN_DATA_SETS = (
         "Something-Something V2", 174, {"train": 168_913, "val": 24_777, "test": 27_157}, "the official lists"
     ),
 )
-_NEAR = (0.5, 1.1)  # a list whose length is in this range, relative to a known one's, is meant to be it
+_NEAR = (0.5, 1.1)  # a list is taken for a known one if its length, divided by the known one's, is in this range
 _PERCENTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
 _NAMED_CLASSES = 20
 
@@ -95,9 +95,9 @@ def find_short_videos(
 def find_label_faults(lists: Mapping[str, VideoList], *, num_classes: int) -> Iterator[Finding]:
     """Labels outside of [0, num_classes), classes without videos, and videos without labels."""
     for split, videos in lists.items():
-        labels, has_label = videos.labels, videos.labels != UNLABELLED
+        labels, has_label = videos.labels, videos.labels != UNLABELED
         if split != "train" and not has_label.any():
-            yield Finding("unlabelled_list", split, (split,), "as in the official test list of Something-Something V2")
+            yield Finding("unlabeled_list", split, (split,), "as in the official test list of Something-Something V2")
             continue
         for i in np.flatnonzero(~has_label):
             yield Finding("no_label", str(videos.paths[i]), (split,), "")
@@ -114,7 +114,7 @@ def find_label_faults(lists: Mapping[str, VideoList], *, num_classes: int) -> It
 
 
 def find_repeats(lists: Mapping[str, VideoList], records: Mapping[str, VideoRecord]) -> Iterator[Finding]:
-    """The same video several times, by path or by content: within a list, and in several."""
+    """Videos that occur several times, by path or by content, within one list or in several."""
     groups: dict[str, list[tuple[str, str, int]]] = defaultdict(list)  # content or path -> split, path, label
     for split, videos in lists.items():
         for path, label in zip(videos.paths.tolist(), videos.labels.tolist(), strict=True):
@@ -129,7 +129,7 @@ def find_repeats(lists: Mapping[str, VideoList], records: Mapping[str, VideoReco
 def _judge_group(group: list[tuple[str, str, int]]) -> Iterator[Finding]:
     """Findings about listings of one and the same video."""
     paths_of = {split: [path for s, path, _ in group if s == split] for split, _, _ in group}
-    labels = sorted({label for _, _, label in group if label != UNLABELLED})
+    labels = sorted({label for _, _, label in group if label != UNLABELED})
     clash = f", with different labels: {', '.join(map(str, labels))}" if len(labels) > 1 else ""
     for split, paths in paths_of.items():
         times = Counter(paths)
@@ -148,14 +148,14 @@ def _judge_group(group: list[tuple[str, str, int]]) -> Iterator[Finding]:
 
 
 def find_ambiguous(records: Mapping[str, VideoRecord]) -> list[str]:
-    """Paths of large files that have been compared by blocks, and agree with another one there."""
+    """Paths of large files whose compared blocks equal those of another file, so that only the whole files decide."""
     hashes = {path: record.content_hash or "" for path, record in records.items()}
     counts = Counter(hashes.values())
     return [path for path, text in hashes.items() if text.startswith("blocks:") and counts[text] > 1]
 
 
 def compute_distributions(records: Iterable[VideoRecord]) -> dict[str, dict[str, float]]:
-    """Smallest, 5 %, median, 95 % and largest value of each property; and ``count``, in how many videos it is known."""
+    """Smallest, 5 %, median, 95 % and largest value of each property, and ``count``: how many videos have it."""
     records = list(records)
     known = [record.index for record in records if record.index is not None]
     sides = [(r.width, r.height) for r in records if r.width is not None and r.height is not None]
@@ -173,7 +173,7 @@ def compute_distributions(records: Iterable[VideoRecord]) -> dict[str, dict[str,
 def compare_with_known(
     lists: Mapping[str, VideoList], records: Mapping[str, VideoRecord], *, num_classes: int, is_ssv2: bool
 ) -> list[dict[str, object]]:
-    """A row for each list that seems to be one of a known data set: how many videos are missing to its usual size."""
+    """A row for each list that looks like one of a known data set: how many of its usual videos are missing."""
     rows = []
     for known in KNOWN_DATA_SETS:
         if known.num_classes != num_classes:
@@ -206,7 +206,7 @@ def measure_clip_rate(dataset: VideoDataset, *, seconds: float, seed: int = 0) -
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     order = np.random.default_rng(seed).permutation(len(dataset)).tolist()
-    dataset[0, order[0]]  # what happens only once does not count
+    dataset[0, order[0]]  # the first sample also pays for what happens only once
     clips, count, start, cpu_start = 0, 0, time.perf_counter(), time.process_time()
     while (elapsed := time.perf_counter() - start) < seconds or not clips:
         epoch, place = divmod(count, len(order))

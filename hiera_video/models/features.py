@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hiera_video.models.hiera import Hiera
+from hiera_video.models.encoder import HieraEncoder
 
 POOLED = "pooled"
 
 
-def compute_features(model: Hiera, video: Tensor, layer: str = POOLED) -> Tensor:
+def compute_features(model: HieraEncoder, video: Tensor, layer: str = POOLED) -> Tensor:
     """Features of one layer.
 
     Args:
-        model: also a `HieraMAE`.
-        video: (B, C, T, H, W) float, normalised.
+        model: a classifier or a `HieraMAE`.
+        video: (B, C, T, H, W) float, normalized.
         layer: "pooled", the normed mean over the last stage's tokens, as the head sees it: (B, D); "stageN", the mean
             over the tokens of stage N = 1, 2, ...: (B, D of that stage); "mapN", its feature map in spatial order:
             (B, T', H', W', D of that stage).
@@ -29,7 +29,7 @@ def compute_features(model: Hiera, video: Tensor, layer: str = POOLED) -> Tensor
     return feature_map.flatten(1, -2).mean(dim=1) if kind == "stage" else feature_map
 
 
-def get_feature_shape(model: Hiera, layer: str = POOLED) -> tuple[int, ...]:
+def get_feature_shape(model: HieraEncoder, layer: str = POOLED) -> tuple[int, ...]:
     """Shape of `compute_features` without the batch: (D,) or (T', H', W', D).
 
     Raises:
@@ -43,7 +43,7 @@ def get_feature_shape(model: Hiera, layer: str = POOLED) -> tuple[int, ...]:
     return (model.widths[stage],) if kind == "stage" else (*grid, model.widths[stage])
 
 
-def _parse(model: Hiera, layer: str) -> tuple[str, int]:
+def _parse(model: HieraEncoder, layer: str) -> tuple[str, int]:
     kinds = {f"{kind}{stage + 1}": (kind, stage) for kind in ("stage", "map") for stage in range(len(model.stage_ends))}
     if layer not in kinds:
         raise ValueError(f"layer is {layer!r}; legal are {POOLED}, {', '.join(kinds)}")

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hiera_video.models.hiera import Hiera
-from hiera_video.models.layers import CONVS, HieraBlock, Linear, compute_linear
+from hiera_video.models.cpu_linear import Linear, compute_linear
+from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.layers import CONVS, Conv, Head, HieraBlock
 from hiera_video.models.mask_units import (
     choose_running_cells,
     compute_visible_units,
@@ -31,7 +32,7 @@ from hiera_video.models.targets import (
 _TARGETS = ("pixel", "hog")
 
 
-class HieraMAE(Hiera):
+class HieraMAE(HieraEncoder):
     """Hiera that learns to predict the mask units it does not see.
 
     Args:
@@ -39,14 +40,14 @@ class HieraMAE(Hiera):
         decoder_depth: its blocks.
         decoder_num_heads: its attention heads, a divisor of Dd.
         target: "pixel", or "hog" (histograms of oriented gradients: 9 bins, cells of 8 px).
-        norm_target: normalise each pixel patch by its own mean and variance; HOG is normalised cell by cell always.
+        norm_target: normalize each pixel patch by its own mean and variance; HOG is normalized cell by cell always.
         contrastive_weight: factor of `compute_contrastive_loss` beside the mean squared error. The paper does not use
             it.
         contrastive_temperature: see there.
         decoder_keep_ratio: share of the hidden mask units, drawn anew each time, that are decoded and scored, in
             (0, 1]. 1 is the paper; below 1 goes beyond it to save time, see `choose_running_cells`.
-        **encoder: arguments of `Hiera`. Pre-training has q_pool one less than the classifier; num_classes,
-            head_dropout and head_init_scale have no effect.
+        num_classes: has an effect on the initial weights alone, see below.
+        **encoder: arguments of `HieraEncoder`. Pre-training has q_pool one less than the classifier.
 
     Raises:
         ValueError: arguments that do not fit together.
@@ -68,6 +69,7 @@ class HieraMAE(Hiera):
         contrastive_weight: float = 0.0,
         contrastive_temperature: float = 0.07,
         decoder_keep_ratio: float = 1.0,
+        num_classes: int = 1000,
         **encoder: Any,
     ) -> None:
         super().__init__(**encoder)
@@ -86,9 +88,10 @@ class HieraMAE(Hiera):
         self.pred_stride = tuple(p * s for p, s in zip(self.patch_stride, pooled, strict=True))
         self.pred_grid = tuple(n // s for n, s in zip(self.tokens_grid, pooled, strict=True))
 
-        # Modules are made, and weights drawn, in the released order: the same seed gives the same weights.
-        del self.norm, self.head
+        # The released model is first made as a classifier, whose head it then throws away. Drawing such a head, for
+        # nothing else, leaves the random generator where the same seed gives the released weights.
         width = self.widths[-1]
+        self.init_weights(beside=[Head(width, num_classes, dropout=0.0)])
         self.encoder_norm = self.norm_layer(width)
         self.multi_scale_fusion_heads = nn.ModuleList()
         for stage in range(self.q_pool):
@@ -142,7 +145,7 @@ class HieraMAE(Hiera):
         """Predicts hidden mask units from visible ones.
 
         Args:
-            video: (B, C, T, H, W) float, normalised; for images (B, C, H, W).
+            video: (B, C, T, H, W) float, normalized; for images (B, C, H, W).
             mask_ratio: share of the mask units to hide at random, when no mask is given.
             mask: (B, U) bool, True = keep, equally many kept in each sample; at least one kept and one hidden.
 
@@ -163,16 +166,15 @@ class HieraMAE(Hiera):
             chosen = choose_running_cells(mask, self.mask_units_grid, self.decoder_keep_ratio)
             hidden = compute_visible_units(chosen, len(video), self.num_mask_units)
         tokens = self._find_tokens(hidden).sort(dim=1).values
-        pred = self.decode(self.encode(video, visible), visible, tokens)
+        pred = self.decode(self.encode_visible(video, visible), visible, tokens)
         label = self.compute_label(video, tokens)
         return self.compute_loss(pred, label), pred.flatten(0, 1), label.flatten(0, 1), mask
 
-    def forward_features(self, video: Tensor) -> Tensor:
-        """Features of unmasked clips: (B, C, T, H, W) -> (B, D), the normed mean over the last stage's tokens."""
-        x, _ = self._encode(video, None, False)
-        return self.encoder_norm(x.mean(dim=(1, 2)))
+    def norm_last(self, x: Tensor) -> Tensor:
+        """The encoder's norm: (..., D) -> (..., D)."""
+        return self.encoder_norm(x)
 
-    def encode(self, video: Tensor, visible: Tensor) -> Tensor:
+    def encode_visible(self, video: Tensor, visible: Tensor) -> Tensor:
         """Encodes visible mask units and fuses all stages.
 
         Args:
@@ -182,20 +184,21 @@ class HieraMAE(Hiera):
         Returns:
             (B, kept, M', D): M' tokens of each unit on the last stage's grid.
         """
-        _, stages = self._encode(video, visible, True)
+        _, stages = self.run_blocks(video, visible, with_stages=True)
         return self.fuse_stages(stages)
 
     def fuse_stages(self, stages: list[Tensor]) -> Tensor:
         """Brings the stages' tokens (B, U, M, D) to the last stage's grid and width, adds them up, norms the sum."""
         stages = stages[: self.q_pool] + stages[-1:]  # without pooling a later stage replaces an earlier one
-        x = 0.0
-        for i, (head, tokens) in enumerate(zip(self.multi_scale_fusion_heads, stages, strict=True)):
-            x = x + self._project_windows(head, tokens, self.q_pool - i)
-        return self.encoder_norm(x)
+        parts = [
+            self._project_windows(head, tokens, self.q_pool - i)
+            for i, (head, tokens) in enumerate(zip(self.multi_scale_fusion_heads, stages, strict=True))
+        ]
+        return self.encoder_norm(sum(parts[1:], parts[0]))
 
     def _project_windows(self, head: nn.Module, tokens: Tensor, num_pools: int) -> Tensor:
         """A convolution whose kernel is its stride, on unrolled tokens, where each of its windows lies contiguous."""
-        if num_pools == 0:
+        if not isinstance(head, Conv):
             return head(tokens)
         weight = unroll(head.weight.movedim(1, -1), head.kernel_size, self.q_stride, num_pools)  # (D, 1, window, Ds)
         windows = tokens.unflatten(2, (-1, math.prod(head.kernel_size))).flatten(3)  # (B, U, M', window * Ds)
@@ -205,7 +208,7 @@ class HieraMAE(Hiera):
         """Predicts hidden tokens.
 
         Args:
-            latent: (B, kept, M', D) from `encode`.
+            latent: (B, kept, M', D) from `encode_visible`.
             visible: (B, kept) int64, its mask units.
             tokens: (B, n) int64, the places to predict on the last stage's grid. Hidden tokens that are not among them
                 are not there for the decoder.
@@ -220,7 +223,7 @@ class HieraMAE(Hiera):
         num_visible = x.shape[1]
         x = torch.cat([x, mask_tokens], dim=1)[:, None]  # (B, 1, tokens, Dd): one window
         for block in self.decoder_blocks:
-            x = self._run_block(block, x)
+            x = self.run_block(block, x)
         return self.decoder_pred(self.decoder_norm(x[:, 0, num_visible:]))
 
     @torch.no_grad()
@@ -255,7 +258,7 @@ class HieraMAE(Hiera):
         """
         visible, hidden = self._split_units(mask, len(video))
         tokens = self._find_tokens(hidden).sort(dim=1).values  # (B, n)
-        pred = self.decode(self.encode(video, visible), visible, tokens)  # (B, n, P)
+        pred = self.decode(self.encode_visible(video, visible), visible, tokens)  # (B, n, P)
         shape = len(video), math.prod(self.pred_grid)
         index = tokens[..., None].expand_as(pred)  # (B, n, P)
         patches = pred.new_zeros(*shape, pred.shape[-1]).scatter_(1, index, pred)  # (B, N', P)

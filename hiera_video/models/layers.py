@@ -1,46 +1,16 @@
-"""The parts of Hiera: linear layer, MLP, attention, block, patch embedding, classifier.
+"""The parts of Hiera: attention, MLP, block, patch embedding, classifier.
 
 Tokens are (B, U, M, D) in the order of `mask_units.unroll`: U mask units of M tokens each.
 """
 
 from collections.abc import Callable, Sequence
 
-import torch
 import torch.nn.functional as F
 from pytorchvideo.layers.drop_path import DropPath
 from torch import Tensor, nn
 
+from hiera_video.models.cpu_linear import Linear
 from hiera_video.models.mask_units import pool_windows
-
-# torch 2.6 has the wider one alone.
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-
-# torch sends float32 matrix products to MKL, which keeps to AVX2 on AMD processors, and convolutions to oneDNN, which
-# uses AVX-512 on any that has it.
-_HAS_FASTER_CONV = torch.backends.mkldnn.is_available() and "AVX512" in torch.backends.cpu.get_cpu_capability()
-
-
-def compute_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`F.linear`, (..., in) -> (..., out); in float32 on an AVX-512 CPU computed as a 1x1 convolution.
-
-    On AMD processors that is up to twice as fast, forward and backward. An exported graph gets `F.linear`: it will run
-    elsewhere.
-    """
-    is_plain_float32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if not (_HAS_FASTER_CONV and x.is_cpu and is_plain_float32) or _is_exporting() or not x.numel():
-        return F.linear(x, weight, bias)
-    rows = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # (1, in, rows, 1), channels last
-    # Dilation means nothing to a kernel of size 1, but on one thread torch gives other 1x1 convolutions of one sample
-    # to a slower routine.
-    rows = F.conv2d(rows, weight[:, :, None, None], bias, dilation=2)  # (1, out, rows, 1)
-    return rows.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)  # (..., out)
-
-
-class Linear(nn.Linear):
-    """`nn.Linear` by way of `compute_linear`: the same parameters and numbers."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return compute_linear(x, self.weight, self.bias)
 
 
 class MaskUnitAttention(nn.Module):
@@ -138,8 +108,9 @@ class HieraBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_CONV_FUNCTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+CONVS: dict[int, Callable[..., Conv]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_CONV_FUNCTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 class PatchEmbed(nn.Module):
@@ -152,12 +123,13 @@ class PatchEmbed(nn.Module):
         self, in_chans: int, dim: int, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
     ) -> None:
         super().__init__()
-        self.proj = CONVS[len(kernel)](in_chans, dim, tuple(kernel), tuple(stride), tuple(padding))
+        self.kernel, self.stride, self.padding = tuple(kernel), tuple(stride), tuple(padding)
+        self.proj = CONVS[len(kernel)](in_chans, dim, self.kernel, self.stride, self.padding)
 
     def forward(self, x: Tensor, padded: bool = False) -> Tensor:
         if padded:
-            conv, num_dims = self.proj, x.ndim - 2
-            x = _CONV_FUNCTIONS[num_dims](x, conv.weight, conv.bias, conv.stride, (0,) * num_dims)
+            num_dims = x.ndim - 2
+            x = _CONV_FUNCTIONS[num_dims](x, self.proj.weight, self.proj.bias, self.stride, (0,) * num_dims)
         else:
             x = self.proj(x)
         return x.movedim(1, -1)  # (B, D, T', H', W') -> (B, T', H', W', D)

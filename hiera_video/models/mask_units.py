@@ -1,6 +1,6 @@
 """Mask units: the order in which Hiera keeps its tokens, the way back to space and time, and random masks.
 
-A mask unit is the block of neighbouring tokens that is kept or masked as a whole, and that attends to itself in the
+A mask unit is the block of neighboring tokens that is kept or masked as a whole, and that attends to itself in the
 early stages (for video 1x8x8 tokens). `unroll` gives every mask unit a dimension of its own, and orders the tokens
 inside it such that those which the first query pooling joins lie side by side; then the next pooling's windows, and so
 on (for 2x2 pooling this is the Z-order curve). From then on
@@ -133,7 +133,7 @@ def compute_visible_units(mask: Tensor, batch_size: int, num_units: int) -> Tens
             f"mask must be bool of shape (batch, mask units) = {shape}, got {mask.dtype} of shape {tuple(mask.shape)}"
         )
     counts = mask.sum(dim=1)
-    fewest, most = counts.min().item(), counts.max().item()
+    fewest, most = int(counts.min()), int(counts.max())
     if fewest != most or most == 0:
         raise ValueError(f"mask must keep equally many mask units in each sample, at least 1, got {counts.tolist()}")
     return mask.nonzero()[:, 1].view(mask.shape[0], most)  # (B, kept)

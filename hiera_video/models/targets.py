@@ -66,7 +66,7 @@ def paint_patches(video: Tensor, pred: Tensor, hidden: Tensor, stride: Sequence[
         pred: (B, T', H', W', P), or without T', predicted pixels.
         hidden: (B, T', H', W') bool, or without T', where the predictions go.
         stride: see `patchify`.
-        normalized: the predictions are of normalised patches; they get their true patch's mean and deviation.
+        normalized: the predictions are of normalized patches; they get their true patch's mean and deviation.
 
     Returns:
         (B, C, T', H, W), the first frame of each token; (B, C, H, W) for images.
@@ -86,7 +86,7 @@ def paint_patches(video: Tensor, pred: Tensor, hidden: Tensor, stride: Sequence[
 def compute_hog(frames: Tensor) -> Tensor:
     """Histograms of oriented gradients of single-channel frames.
 
-    A gradient is the difference of a pixel's two neighbours, 0 at the border. A cell's histogram adds up the lengths of
+    A gradient is the difference of a pixel's two neighbors, 0 at the border. A cell's histogram adds up the lengths of
     its pixels' gradients by their direction, without sign, in 9 bins of 20 degrees, and is divided by its L2 norm.
 
     Args:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hiera_video.models.checkpoint_file import CheckpointFile, read_checkpoint_file
-from hiera_video.models.hiera import Hiera
+from hiera_video.models.encoder import HieraEncoder
 from hiera_video.utils.logging import get_logger
 
 _logger = get_logger(__name__)
@@ -56,7 +56,7 @@ class LoadReport:
 
 
 def load_weights(
-    model: Hiera, path: str | os.PathLike[str] | CheckpointFile, *, source_grid: Sequence[int] | None = None
+    model: HieraEncoder, path: str | os.PathLike[str] | CheckpointFile, *, source_grid: Sequence[int] | None = None
 ) -> LoadReport:
     """Loads a file's weights into a model as far as they fit, and says how far that is.
 
@@ -123,14 +123,14 @@ def _drop_other_head(state: dict[str, Tensor], target: dict[str, Tensor], report
         report.dropped.append(name)
 
 
-def _inflate(state: dict[str, Tensor], target: dict[str, Tensor], model: Hiera, report: LoadReport) -> None:
+def _inflate(state: dict[str, Tensor], target: dict[str, Tensor], model: HieraEncoder, report: LoadReport) -> None:
     name = "patch_embed.proj.weight"
     if name in state and state[name].ndim == 4 and target[name].ndim == 5:
-        conv = model.patch_embed.proj
+        patch = model.patch_embed
         # Output t sees the frames stride * t - padding + tap: these taps are the token's own frames, never padding.
-        taps = range(conv.padding[0], min(conv.padding[0] + conv.stride[0], conv.kernel_size[0]))
+        taps = range(patch.padding[0], min(patch.padding[0] + patch.stride[0], patch.kernel[0]))
         image = state[name]  # (D, C, kh, kw)
-        video = image.new_zeros(*image.shape[:2], conv.kernel_size[0], *image.shape[2:])  # (D, C, kt, kh, kw)
+        video = image.new_zeros(*image.shape[:2], patch.kernel[0], *image.shape[2:])  # (D, C, kt, kh, kw)
         video[:, :, taps.start : taps.stop] = image[:, :, None] / len(taps)
         state[name] = video
         report.inflated.append(name)
@@ -143,7 +143,7 @@ def _inflate(state: dict[str, Tensor], target: dict[str, Tensor], model: Hiera, 
 def _resize_pos_embeds(
     state: dict[str, Tensor],
     target: dict[str, Tensor],
-    model: Hiera,
+    model: HieraEncoder,
     source_grid: Sequence[int] | None,
     report: LoadReport,
 ) -> None:

@@ -61,7 +61,7 @@ def write_labeled_video(
         font_path: a font file to use before those of the system.
 
     Raises:
-        ValueError: the target is the video itself, or nothing tells when its frames are shown.
+        ValueError: the target is the video itself, or the times of its frames are unknown.
     """
     target = Path(path)
     if target.exists() and os.path.exists(video) and target.samefile(video):

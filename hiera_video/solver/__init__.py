@@ -1,1 +1,1 @@
-"""Optimizer, learning-rate schedule and losses."""
+"""The optimizer and its learning rate."""

@@ -31,8 +31,8 @@ _TIMED_OUT = "DataLoader timed out"  # how torch's message begins
 class ClipLoader:
     """Gives the chunks of `ClipStream`s that run in other processes, in the order in which they are ready.
 
-    Where a process dies, or no chunk comes for ``timeout_sec``, the video that it was at fails. New processes do again
-    what the others were at, with a higher ``attempt``.
+    If a process dies, or no chunk comes for ``timeout_sec``, the video that it was decoding fails. New processes decode
+    the videos of the other processes again, with a higher ``attempt``.
 
     Args:
         paths: of all videos of the list.

@@ -13,7 +13,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from hiera_video.data.loader import build_manifest
-from hiera_video.data.transforms import ClipTransform, build_test_transform
+from hiera_video.data.transforms import ClipTransform, build_eval_transform
 from hiera_video.streams.chunk import Chunk
 from hiera_video.streams.windows import ClipPlan, ClipPlanner
 from hiera_video.video import VideoReader
@@ -121,7 +121,7 @@ def build_clip_reader(
         ValueError: an argument out of range, or a manifest that is none.
     """
     data = cfg.DATA
-    transform = build_test_transform(cfg, num_crops=num_crops, crop_size_px=data.TEST_CROP_SIZE)
+    transform = build_eval_transform(cfg, num_crops=num_crops, crop_size_px=data.TEST_CROP_SIZE)
     return ClipReader(
         planner,
         transform,

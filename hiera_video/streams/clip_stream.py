@@ -23,7 +23,7 @@ class ClipStream(IterableDataset[Chunk | Failure]):
         paths: of all videos of the list.
         queue: positions of the videos that this process decodes, such as a `WorkQueue`.
         reader: makes the chunks of a video.
-        progress: int64 (workers,), shared: the position that each worker is at; NOTHING where it is at none.
+        progress: int64 (workers,), shared: the position of the video that each worker is decoding, or NOTHING.
         is_started: bool (videos,), shared: which videos a worker has begun.
     """
 

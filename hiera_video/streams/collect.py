@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fvcore.common.config import CfgNode
 
-from hiera_video.data.lists import UNLABELLED, VIDEO_SUFFIXES, build_unchecked_video_list, load_kinetics_csv
+from hiera_video.data.lists import UNLABELED, VIDEO_SUFFIXES, build_unchecked_video_list, load_kinetics_csv
 from hiera_video.utils.pathmgr import is_url, pathmgr
 from hiera_video.video import is_series
 
@@ -121,7 +121,7 @@ def _make(
     paths = np.array(paths, dtype=np.str_)
     if unnamed := next(filter(_NO_TEXT.search, paths.tolist()), None):
         raise ValueError(f"{source}: {unnamed!r} is not UTF-8, so no table can hold this name; rename the file")
-    labels = np.full(len(paths), UNLABELLED, dtype=np.int64) if labels is None else labels
+    labels = np.full(len(paths), UNLABELED, dtype=np.int64) if labels is None else labels
     _, first = np.unique(paths, return_index=True)
     first.sort()
     return Collection(paths[first], labels[first], None if splits is None else splits[first], root)
@@ -136,7 +136,7 @@ def _read_manifest(source: str) -> Collection:
     if "path" not in table.column_names:
         raise ValueError(f"{source} has no column 'path'; it has {', '.join(table.column_names)}")
     paths = np.array(table["path"].to_pylist(), dtype=np.str_)
-    labels = table["label"].fill_null(UNLABELLED).to_numpy() if "label" in table.column_names else None
+    labels = table["label"].fill_null(UNLABELED).to_numpy() if "label" in table.column_names else None
     return _make(paths, source, labels=labels, root=_find_common_folder(paths))
 
 

@@ -1,1 +1,1 @@
-"""Plumbing that any other part may use; imports nothing else of this package."""
+"""Plumbing that every other part may use. It imports nothing else from this package."""

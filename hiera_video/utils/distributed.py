@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 
 def is_initialized() -> bool:
-    """Whether this process is one of a process group."""
+    """Whether this process belongs to a process group."""
     return dist.is_available() and dist.is_initialized()
 
 

@@ -28,8 +28,8 @@ def get_logger(name: str) -> logging.Logger:
 def setup_logging(output_dir: str | Path | None, *, is_main: bool = True) -> None:
     """Sends the package's log to standard error and to ``output_dir/stdout.log``.
 
-    A terminal has a progress bar, so the json_stats lines go only to the file there; where standard error is no
-    terminal, they are on it too.
+    On a terminal the progress bar shows how far the job is, so json_stats lines go to the file only. If standard error
+    is not a terminal, they go there too.
 
     Args:
         output_dir: folder of the log file, created when missing; None for no file.

@@ -1,4 +1,4 @@
-"""The one iopath PathManager: every path that a user names is opened through it. And what a path is."""
+"""The one iopath PathManager, which opens every path that a user names, and questions about paths."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def is_url(path: str) -> bool:
 
 
 def get_path_here(path: str) -> str | None:
-    """The path on this machine that a path or a ``file://`` URL means; None for what lies elsewhere."""
+    """The path on this machine that a path or a ``file://`` URL names; None for files elsewhere."""
     if path.startswith(_FILE_URL):
         return path[len(_FILE_URL) :]
     return None if is_url(path) else path
 
 
 def fetch_file(path: str) -> str:
-    """The local path of a file, which is a copy where it lies elsewhere.
+    """The local path of a file. A file elsewhere is copied first.
 
     Raises:
-        FileNotFoundError: no such file, or nothing here can fetch it; the message begins with the path.
+        FileNotFoundError: there is no such file, or nothing here can fetch it; the message begins with the path.
     """
     try:
         local_path = pathmgr.get_local_path(get_path_here(path) or path)

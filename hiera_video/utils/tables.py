@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def format_table(rows: Iterable[Sequence[str]], sides: str) -> str:
-    """Columns, each to the left (<) or right (>); letters that are not printable are written as escapes."""
+    """Rows as text. ``sides`` aligns each column to the left (<) or right (>); unprintable letters become escapes."""
     cells = [["".join(c if c.isprintable() else repr(c)[1:-1] for c in cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = (

@@ -1,4 +1,4 @@
-"""Versions of what numbers depend on."""
+"""Versions of the software that results depend on."""
 
 import platform
 from importlib import metadata

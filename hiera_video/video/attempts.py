@@ -1,4 +1,4 @@
-"""Several attempts at a video whose damage shows only when it is decoded."""
+"""Makes several attempts at a video whose damage shows only when it is decoded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _MAX_ATTEMPTS = 3
 
 
 def start_over(path: str, read: Callable[[], Iterator[Item]]) -> Iterator[tuple[int, Item]]:
-    """Reads a video, and again from its start when damage shows that its frames are others than they seemed.
+    """Reads a video, and starts over if decoding shows damage that changes which frames it has.
 
     Args:
         path: of the video, for the message.
-        read: begins to read.
+        read: starts an attempt, and yields what it reads.
 
     Yields:
-        number of the attempt, from 0, and what ``read`` gives.
+        the number of the attempt, counted from 0, and each item that ``read`` yields.
 
     Raises:
         VideoDecodeError: the frames change each time.

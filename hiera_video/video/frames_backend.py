@@ -1,6 +1,6 @@
-"""Frames that lie on disk as pictures: a folder of them, or a numbered series.
+"""Reads videos that lie on disk as pictures: a folder of them, or a numbered series.
 
-A series is written like FFmpeg's: ``clips/7/7_%06d.jpg#1-117`` for 7_000001.jpg to 7_000117.jpg, both included.
+A series is written as FFmpeg writes it: ``clips/7/7_%06d.jpg#1-117`` means 7_000001.jpg to 7_000117.jpg, inclusive.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def is_frames_path(path: str) -> bool:
 class FramesBackend:
     """The pictures of one video, in the order of the numbers in their names.
 
-    ``index.fps`` is 0 and ``index.duration_sec`` 0: nothing says how fast they were taken.
+    ``index.fps`` and ``index.duration_sec`` are 0, as nothing says how fast the pictures were taken.
     """
 
     codec = "pictures"
@@ -42,7 +42,7 @@ class FramesBackend:
         """Lists the pictures without opening them.
 
         Raises:
-            VideoDecodeError: the folder holds no picture.
+            VideoDecodeError: there is no picture in the folder.
         """
         self._paths = _list_series(path) or _list_folder(path)
         if not self._paths:
@@ -53,7 +53,7 @@ class FramesBackend:
         """Yields (position, uint8 RGB (H, W, 3)).
 
         Raises:
-            VideoDecodeError: a picture is missing or does not decode, or its size is another than the first one's.
+            VideoDecodeError: a picture is missing, does not decode, or differs from the first one in size.
         """
         shape = None
         for position in positions:
@@ -64,7 +64,7 @@ class FramesBackend:
             yield position, rgb
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: no file stays open."""
 
 
 def _list_series(path: str) -> list[str]:

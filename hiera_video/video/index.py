@@ -3,10 +3,10 @@
 A frame's *presentation position* is its place in the output of a decoder that is fed the whole stream from its start.
 Two ways lead to the same list:
 
-* `scan_packets` reads the packets without decoding them (a few milliseconds). It answers only where one packet is known
-  to give one frame: a container and a codec that promise it, time stamps present and distinct, nothing cut off.
-* `decode_index` decodes everything and counts. It is for all other files: AVI with its guessed time stamps, MPEG-4's
-  empty pictures, VP8's invisible frames, streams that start in the middle, truncated files.
+* `scan_packets` reads the packets without decoding them (a few milliseconds). It answers only if each packet is sure to
+  give one frame: container and codec promise it, all time stamps are present and distinct, and nothing is cut off.
+* `decode_index` decodes everything and counts. It serves all other files: AVI with its guessed time stamps, MPEG-4
+  with its empty pictures, VP8 with its invisible frames, streams that start in the middle, truncated files.
 
 Neither the container nor the packets show damage inside a packet. The decoder then notices that frames are missing (see
 `pyav_backend`), and the file is counted by decoding.
@@ -26,9 +26,9 @@ import av
 from hiera_video.utils.logging import get_logger
 from hiera_video.video.source import Source
 
-_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # their rules: one packet holds one shown frame
+_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # by their rules, one packet holds one shown frame
 _CODECS = {"h264", "hevc", "vp9", "av1"}
-_FPS_TOLERANCE = 0.02  # a header's rate within this of the measured one is the same rate without its rounding
+_FPS_TOLERANCE = 0.02  # a header's rate this close to the measured one is taken, as it has no rounding errors
 _logger = get_logger(__name__)
 
 
@@ -38,7 +38,7 @@ class VideoDecodeError(RuntimeError):
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """A packet at which decoding may start without any difference to decoding from the start of the stream.
+    """A packet where decoding may start: all frames from here on come out as if the whole stream had been decoded.
 
     Packets before it in the file are shown earlier, packets after it later.
     """
@@ -52,9 +52,9 @@ class KeyFrame:
 class FrameIndex:
     """The frames of one video stream in presentation order.
 
-    ``pts`` (in ``time_base``) is strictly increasing, a range where evenly spaced, or None where time stamps cannot
-    tell frames apart. Only a packet scan fills ``keys`` and ``is_seek_safe`` (no key frames but
-    ``keys``, no hidden frames); without them, frames are found by counting from the start.
+    ``pts`` (in units of ``time_base``) increases strictly. It is a range if the frames are evenly spaced, and None if
+    the time stamps cannot tell frames apart. Only a packet scan fills ``keys`` and ``is_seek_safe`` (there are no other
+    key frames, and no hidden frames); without them, the reader counts frames from the start.
     """
 
     num_frames: int
@@ -67,10 +67,10 @@ class FrameIndex:
 
     @property
     def times_sec(self) -> list[float]:
-        """Start of each frame in seconds since the first one; evenly spaced where there are no time stamps to trust.
+        """Start of each frame in seconds since the first one; evenly spaced if the time stamps cannot be trusted.
 
         Raises:
-            ValueError: neither time stamps nor a frame rate are known.
+            ValueError: neither time stamps nor a frame rate is known.
         """
         if self.pts is None:
             if not self.fps:
@@ -93,7 +93,7 @@ class _Packet:
 def open_stream(
     source: Source, *, stream_index: int | None, num_threads: int
 ) -> tuple[av.container.InputContainer, av.VideoStream]:
-    """Opens a file and picks a video stream: the asked one, or else the first that is not a cover picture.
+    """Opens a file and picks a video stream: the one with this index, or the first that is not a cover picture.
 
     Raises:
         VideoDecodeError: the file is not a video, or has no such stream, or nothing can decode that stream.
@@ -130,7 +130,7 @@ def get_time_base(stream: av.VideoStream) -> Fraction:
 
 
 def decode_index(source: Source, *, stream_index: int | None, num_threads: int) -> FrameIndex:
-    """The frames of a file, by decoding all of it; packets that do not decode are passed over, as ffmpeg does.
+    """Finds the frames of a file by decoding all of it. Like ffmpeg, it skips packets that do not decode.
 
     Raises:
         VideoDecodeError: the file is not a video, or nothing in it decodes.
@@ -155,10 +155,10 @@ def scan_packets(
     """The index from the packets alone, or None if they leave open which frames the decoder will give.
 
     Args:
-        container: as opened; it is read to its end.
+        container: just opened; the scan reads it to its end.
         stream: one of its streams.
-        has_data: False where packets come with the right size and no data: any key frame is then taken for one that
-            resets the decoder, which has to be checked before it is used.
+        has_data: False if the packets have the right sizes but no data. Then every key frame is taken for one that
+            resets the decoder, and whoever starts there has to check that first.
     """
     codec = stream.codec_context.codec.canonical_name
     if container.format.name not in _CONTAINERS or codec not in _CODECS:
@@ -193,8 +193,9 @@ def scan_packets(
 def resets_decoder(packet: av.Packet, codec: str, extradata: bytes) -> bool:
     """Whether nothing after this key frame can refer to anything before it.
 
-    H.264 and HEVC also mark frames as key where a picture merely becomes good again (intra refresh, open groups of
-    pictures); an IDR picture is the one that forgets. Its type is read from the first NAL unit that holds picture data.
+    H.264 and HEVC also mark frames as key frames from which a decoder merely recovers (intra refresh, open groups of
+    pictures). Only an IDR picture makes it forget all earlier ones. The first NAL unit that holds picture data says
+    which it is.
     """
     if codec not in ("h264", "hevc"):
         return True
@@ -216,8 +217,8 @@ def resets_decoder(packet: av.Packet, codec: str, extradata: bytes) -> bool:
 def can_leave_out_frames(codec: str, extradata: bytes) -> bool:
     """Whether a decoder that leaves out "unreferenced" frames still gives all others bit for bit.
 
-    An unreferenced HEVC frame is so within its temporal layer only; a higher layer may still refer to it. So there the
-    stream must have a single layer (byte 21 of its configuration record).
+    HEVC calls a frame unreferenced if no frame of its own temporal layer refers to it; a higher layer still may. So an
+    HEVC stream must have a single layer (byte 21 of its configuration record).
     """
     if codec == "hevc":
         return len(extradata) > 21 and extradata[0] == 1 and extradata[21] >> 3 & 7 == 1
@@ -225,7 +226,7 @@ def can_leave_out_frames(codec: str, extradata: bytes) -> bool:
 
 
 def iterate_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
-    """The stream's packets from where the container stands. Empty ones stand for no frame, and would end decoding."""
+    """The stream's packets from the container's position on, without empty ones, which would end decoding."""
     for packet in container.demux(stream):
         if packet.size > 0:
             yield packet
@@ -234,7 +235,7 @@ def iterate_packets(container: av.container.InputContainer, stream: av.VideoStre
 def iterate_frames(
     container: av.container.InputContainer, stream: av.VideoStream, *, errors: list[str]
 ) -> Iterator[av.VideoFrame]:
-    """All frames from where the container stands; ``errors`` collects what could not be read or decoded."""
+    """All frames from the container's position on; ``errors`` collects what could not be read or decoded."""
     for packet in read_packets(container, stream, errors=errors):
         if packet.size > 0:
             yield from decode_packet(stream, packet, errors=errors)
@@ -252,7 +253,7 @@ def read_packets(
 
 
 def decode_packet(stream: av.VideoStream, packet: av.Packet | None, *, errors: list[str]) -> list[av.VideoFrame]:
-    """The frames that come out after a packet went in, at the end (None) all that are left; none of a damaged one."""
+    """The frames that the decoder gives for a packet, or for None, at the end, all that it still holds."""
     try:
         return stream.codec_context.decode(packet)
     except av.FFmpegError as error:
@@ -276,14 +277,14 @@ def _note(packet: av.Packet, codec: str, extradata: bytes | None) -> _Packet | N
 
 
 def _compress(pts: Sequence[int]) -> Sequence[int]:
-    """The same numbers, as a range where they are evenly spaced."""
+    """The same numbers, as a range if they are evenly spaced."""
     step = pts[1] - pts[0] if len(pts) > 1 else 1
     even = range(pts[0], pts[0] + len(pts) * step, step)
     return even if list(even) == list(pts) else tuple(pts)
 
 
 def _find_keys(packets: Sequence[_Packet], pts: Sequence[int], *, seek_by_pts: bool) -> list[KeyFrame]:
-    """Clean key frames that part the stream: packets before are shown earlier, packets after are shown later."""
+    """Clean key frames that divide the stream: packets before one are shown earlier, packets after it later."""
     stamps = [packet.pts for packet in packets]
     latest_before = [stamps[0] - 1, *accumulate(stamps, max)]
     earliest_after = [*accumulate(reversed(stamps), min)][::-1]
@@ -297,13 +298,13 @@ def _find_keys(packets: Sequence[_Packet], pts: Sequence[int], *, seek_by_pts: b
         if packet.is_clean_key and latest_before[i] < packet.pts == earliest_after[i]
     ]
     has_hidden = any(packet.is_discard for packet in packets)
-    return keys[:1] if has_hidden else keys  # seeking in a file with an edit list would move what is hidden
+    return keys[:1] if has_hidden else keys  # after a seek in a file with an edit list, other frames would be hidden
 
 
 def _compute_timing(
     stream: av.VideoStream, pts: Sequence[int] | None, last_duration: int | None, num_frames: int
 ) -> tuple[float, float]:
-    """Duration in seconds, and average frames per second, of frames at ``pts``; by the header where pts is None."""
+    """Duration in seconds and average frames per second of frames at ``pts``; if that is None, as the header says."""
     header_fps = float(stream.guessed_rate or stream.average_rate or 0)
     if pts is None or (len(pts) == 1 and not last_duration):
         fps = header_fps or 25.0  # nothing is known: FFmpeg's own default

@@ -1,4 +1,4 @@
-"""Whether a file is whole: what its container promises against what is there. For checks ahead of a long job."""
+"""Compares what a file's container promises with what the file holds, to find damage before a long job does."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class StreamCheck:
     """What a pass over all packets of the first video stream found.
 
     Attributes:
-        num_promised: packets that the container lists; 0 where it does not say.
-        num_packets: packets that are there.
-        promised_end_sec: when the last frame ends by the header, in the stream's own time; 0 where it does not say.
-        end_sec: when the last packet's frame ends.
-        errors: what could not be read, or is marked as cut off; and what did not decode, if that was asked for.
-        num_frames: frames that decoded; None if that was not asked for.
+        num_promised: packets that the container lists; 0 if it does not say.
+        num_packets: packets in the file.
+        promised_end_sec: end of the last frame as the header says, in the stream's own time; 0 if it does not say.
+        end_sec: end of the frame in the last packet.
+        errors: what could not be read or is marked as cut off and, if the packets were decoded, what failed to decode.
+        num_frames: frames that decoded; None if the packets were not decoded.
         num_damaged: those of them in which the decoder had to make up for lost data.
     """
 
@@ -38,14 +38,15 @@ class StreamCheck:
 
 
 def check_stream(path: str, *, is_decoded: bool) -> StreamCheck:
-    """Reads, and on demand decodes, every packet of a video's first stream.
+    """Reads every packet of a video's first stream and, if ``is_decoded``, decodes it.
 
     Raises:
         FileNotFoundError: no such file.
         VideoDecodeError: the file is not a video.
     """
     container, stream = open_stream(find_source(path), stream_index=None, num_threads=1)
-    # MP4's own count includes samples that an edit list hides, AVI's frames that are shown longer; none is read.
+    # MP4's own count includes samples that an edit list hides, AVI's counts a frame again for each time that it is
+    # repeated. Reading gives neither, so the index entries are counted instead.
     is_listed = bool({"mov", "avi"} & set(container.format.name.split(",")))
     num_promised = len(stream.index_entries) if is_listed else stream.frames
     promised_end_sec = _parse_duration_sec(stream.metadata.get("DURATION", ""))
@@ -54,7 +55,7 @@ def check_stream(path: str, *, is_decoded: bool) -> StreamCheck:
     with container:
         for packet in read_packets(container, stream, errors=errors):
             if packet.size == 0 and packet.dts is None:
-                continue  # PyAV adds it at the end; AVI has other empty ones, for frames that repeat
+                continue  # PyAV adds this one at the end; the other empty packets are AVI's, for repeated frames
             num_packets, end_pts = num_packets + 1, max(end_pts, (packet.pts or 0) + (packet.duration or 0))
             if packet.is_corrupt:
                 errors.append(f"packet {num_packets - 1} is cut off")
@@ -75,9 +76,9 @@ def check_stream(path: str, *, is_decoded: bool) -> StreamCheck:
 
 
 def count_missing_bytes(path: str) -> int:
-    """How much the outermost parts of a local MP4, Matroska or AVI file say that it should be longer; 0 if not at all.
+    """How many bytes a local MP4, Matroska or AVI file is shorter than its outermost parts say; 0 if it is whole.
 
-    Copies and downloads that were broken off show here, also those that cannot be opened any more.
+    This finds interrupted copies and downloads, even if they cannot be opened any more.
     """
     size_bytes = os.path.getsize(path)
     with open(path, "rb") as file:
@@ -94,7 +95,7 @@ def count_missing_bytes(path: str) -> int:
 
 
 def _parse_duration_sec(text: str) -> float:
-    """Of Matroska's tag, such as "00:00:03.600000000"."""
+    """Reads a Matroska tag such as "00:00:03.600000000"; 0 if the text is no duration."""
     match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)
     return float(match[1]) * 3600 + float(match[2]) * 60 + float(match[3]) if match else 0.0
 
@@ -108,7 +109,7 @@ def _find_last_box_end(file: BinaryIO, size_bytes: int) -> int:
         box_bytes, header_bytes = int.from_bytes(header[:4], "big"), 8
         if box_bytes == 1:
             box_bytes, header_bytes = int.from_bytes(header[8:16], "big"), 16
-        # A size of 0 means to the end of the file; what is no box was put behind them, and does not matter.
+        # A size of 0 means "to the end of the file". Something after the last box that is no box does not matter.
         if box_bytes < header_bytes or header[4:8] not in _BOX_TYPES:
             return start
         start += box_bytes
@@ -116,7 +117,7 @@ def _find_last_box_end(file: BinaryIO, size_bytes: int) -> int:
 
 
 def _find_segment_end(file: BinaryIO) -> int:
-    """Where the segment of a Matroska file ends, which is all but its header; 0 where it does not say."""
+    """Where the segment of a Matroska file ends, which is all but the header; 0 if the file does not say."""
     file.seek(4)
     header_bytes = _read_ebml_size(file)
     if header_bytes is None:
@@ -129,7 +130,7 @@ def _find_segment_end(file: BinaryIO) -> int:
 
 
 def _read_ebml_size(file: BinaryIO) -> int | None:
-    """A size of 1 to 8 bytes; the leading zero bits of the first tell how many follow. All ones: unknown."""
+    """Reads a size of 1 to 8 bytes. The leading zero bits of the first byte say how many follow. None: unknown."""
     first = file.read(1)
     if not first or first == b"\0":
         return None

@@ -1,4 +1,4 @@
-"""Frames of what has no known length: a camera, a network stream, a pipe. It is read once and never scanned."""
+"""Reads sources without a known length, such as a camera, a network stream or a pipe: once, from start to end."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _CAMERA = "/dev/video"
 _STANDARD_INPUT = "-"
 _DEFAULT_FPS = Fraction(25)  # FFmpeg's own, for streams that do not say
 _MIN_STEP_SEC = 1e-6
-_MAX_GAP_SEC = 60.0  # time stamps that leap further are of a clock that was set
-_MAX_DISORDER_SEC = 1.0  # and so are those that leap further back; some files have them in a wrong order
+_MAX_GAP_SEC = 60.0  # if time stamps jump further ahead, somebody has set the source's clock
+_MAX_DISORDER_SEC = 1.0  # and likewise if they jump further back; smaller disorder occurs in some files
 _logger = get_logger(__name__)
 
 
@@ -37,13 +37,14 @@ def is_live(path: str) -> bool:
 
 
 class LiveVideo:
-    """The frames of a source, one by one as they come. A file can be read so too.
+    """The frames of a source, one by one as they come. The source may also be a file.
 
     Attributes:
         path: of the source.
         fps: nominal frames per second.
-        time_base: unit of its time stamps, seconds.
-        is_realtime: whether it goes on while nobody reads: a camera or a network stream, no file and no pipe.
+        time_base: unit of its time stamps, in seconds.
+        is_realtime: whether the source goes on while nobody reads, as cameras and network streams do, but not files and
+            pipes.
     """
 
     def __init__(self, path: str, *, timeout_sec: float = 10.0) -> None:
@@ -51,7 +52,7 @@ class LiveVideo:
 
         Args:
             path: file, pipe, camera, "-", or a URL that FFmpeg opens.
-            timeout_sec: without any data for so long, the stream has ended; as long, too, opening may take.
+            timeout_sec: after so long without data, the stream counts as ended. Opening may take as long, too.
 
         Raises:
             VideoDecodeError: it cannot be opened, or holds no video.
@@ -100,7 +101,7 @@ class LiveVideo:
 
 
 class _LiveSource:
-    """A `Source` without a size."""
+    """A `Source` whose size is unknown."""
 
     size_bytes = -1
 
@@ -120,7 +121,7 @@ class _LiveSource:
 
 
 class _Clock:
-    """Time since the first frame: it never stands still, and goes on where the source's own clock is set."""
+    """Time since the first frame. It always increases, and continues evenly when the source's own clock is set."""
 
     def __init__(self, frame_sec: float) -> None:
         self._frame_sec = frame_sec

@@ -53,9 +53,9 @@ _SCHEMA = pa.schema(
         ("content_hash", pa.string()),
         ("time_base_num", pa.int64()),
         ("time_base_den", pa.int64()),
-        ("pts_start", pa.int64()),  # of evenly spaced frames
+        ("pts_start", pa.int64()),  # start and step of evenly spaced frames
         ("pts_step", pa.int64()),
-        ("pts", pa.list_(pa.int64())),  # of all others; neither where time stamps cannot be trusted
+        ("pts", pa.list_(pa.int64())),  # of all others; both are missing if the time stamps cannot be trusted
         ("key_positions", pa.list_(pa.int64())),
         ("key_pts", pa.list_(pa.int64())),
         ("key_seek_timestamps", pa.list_(pa.int64())),
@@ -77,8 +77,8 @@ class VideoRecord:
         width: px, after rotation.
         height: px, after rotation.
         codec: FFmpeg's name of it.
-        size_bytes: of a local file; None of a remote one.
-        mtime_sec: when it was last changed, seconds since 1970.
+        size_bytes: of a local file; None for a remote one.
+        mtime_sec: time of the last change, in seconds since 1970.
         content_hash: see `inspection.inspect_video.compute_content_hash`.
     """
 
@@ -101,15 +101,15 @@ class VideoRecord:
 class Manifest:
     """The records of a data set, by path.
 
-    They are kept as Arrow columns, sorted by path: worker processes that read them touch no reference counts, so they
-    go on sharing their memory.
+    They are kept as Arrow columns, sorted by path. Reading these changes no reference counts, so worker processes keep
+    sharing one copy in memory.
 
     Args:
         table: as `load_manifest` reads it.
         source: where it came from, for messages.
 
     Attributes:
-        num_changed: files met so far, in this process, that are not those that were checked.
+        num_changed: how many files this process found changed since the check.
     """
 
     def __init__(self, table: pa.Table, *, source: str) -> None:
@@ -125,7 +125,7 @@ class Manifest:
         return len(self._columns["path"])
 
     def get_entry(self, path: str) -> VideoRecord | None:
-        """What was found out about a video; None if it was not checked, or if its size has changed since."""
+        """What the check found out about a video; None if it was not checked, or if its size has changed since."""
         row = self._find_row(path)
         if row is None:
             return None
@@ -158,7 +158,7 @@ class Manifest:
         self.num_changed += 1
         message = "%s: not the file that was checked for %s (then %s bytes, %s); it is scanned again"
         if self.num_changed == 1:
-            message += ". Others are only counted: run tools/check_dataset.py again"
+            message += ". Further changed files are only counted: run tools/check_dataset.py again"
         log = _logger.warning if self.num_changed == 1 else _logger.debug
         log(message, path, self._source, "no" if size_bytes is None else size_bytes, status)
 
@@ -203,7 +203,7 @@ def load_manifest(path: str) -> Manifest:
 
 
 def open_video(path: str, manifest: Manifest | None = None, **options: Any) -> VideoReader:
-    """Opens a video: without a scan where the manifest knows it, and not at all where it knows it to be broken.
+    """Opens a video: without a scan if the manifest lists it, and not at all if the manifest calls it broken.
 
     Args:
         path: of the video.
@@ -229,13 +229,13 @@ def write_manifest(
     splits: Mapping[str, Iterable[str]],
     labels: Mapping[str, int],
 ) -> None:
-    """Writes one row a video, whole or not at all.
+    """Writes one row per video. A crash leaves no partial file.
 
     Args:
         path: the Parquet file.
         records: video's path -> what is known of it.
         splits: video's path -> the lists that it is in.
-        labels: video's path -> its label in the first of them.
+        labels: video's path -> its label in the first of these lists.
     """
     rows = (_make_row(video, records[video], list(splits[video]), labels[video]) for video in sorted(records))
     buffer = pa.BufferOutputStream()
@@ -244,7 +244,7 @@ def write_manifest(
 
 
 def get_size_bytes(local_path: str) -> int | None:
-    """Size of a file; None where there is none, or where it is a folder of frames."""
+    """Size of a file; None if there is no such file, or if it is a folder of frames."""
     try:
         return os.path.getsize(local_path) if not os.path.isdir(local_path) else None
     except OSError:

@@ -1,9 +1,9 @@
-"""Frames by decord and by torchcodec, for files where their answers can be trusted.
+"""Decodes with decord and torchcodec, but only files for which their frames can be trusted.
 
-Both count and seek by their own rules. On files with painted frame numbers, both lost frames or gave wrong ones where
-a container's time stamps are guesses (AVI, MPEG-TS) or a key frame does not reset the decoder (decord: open groups of
-pictures, both: intra refresh); decord also counts frames that an edit list hides. So they are used only where our
-packet scan found nothing of this, and must then agree with it on the number of frames and on their time stamps.
+Both count and seek by their own rules. On files with painted frame numbers, both lost frames or gave wrong ones if a
+container's time stamps are guesses (AVI, MPEG-TS) or if a key frame does not reset the decoder (decord: open groups of
+pictures, both: intra refresh). decord also counts frames that an edit list hides. So they decode only files in which
+our packet scan finds nothing of this, and they must agree with it on the number of frames and on their time stamps.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _TIME_TOLERANCE_SEC = 0.0015  # Matroska rounds to milliseconds, decord to 32-bi
 
 
 class UntrustedBackendError(Exception):
-    """This library cannot be relied on for this file; the message says why."""
+    """The frames that this library gives for this file cannot be trusted; the message says why."""
 
 
 class DecordBackend:
-    """Decodes by decord. It takes the stream that FFmpeg would choose; no other can be asked for."""
+    """Decodes with decord, which always takes the stream that FFmpeg would choose."""
 
     def __init__(self, path: str, source: PyavBackend) -> None:
         decord = import_decord()
@@ -47,7 +47,7 @@ class DecordBackend:
 
 
 class TorchcodecBackend:
-    """Decodes by torchcodec."""
+    """Decodes with torchcodec."""
 
     def __init__(self, path: str, source: PyavBackend) -> None:
         decoders = import_torchcodec()
@@ -78,7 +78,7 @@ class TorchcodecBackend:
 
 
 def import_decord() -> Any:
-    """The decord module, without its chatter. Raises ImportError that says what to install."""
+    """The decord module, without its log lines. Raises an ImportError that says what to install."""
     try:
         import decord
     except (ImportError, OSError) as error:
@@ -88,7 +88,7 @@ def import_decord() -> Any:
 
 
 def import_torchcodec() -> Any:
-    """The module torchcodec.decoders. Raises ImportError that says what to install."""
+    """The module torchcodec.decoders. Raises an ImportError that says what to install."""
     try:
         from torchcodec import decoders
     except (ImportError, OSError, RuntimeError) as error:

@@ -20,7 +20,7 @@ _ROUNDING_SEC = 1e-6  # a clip's bounds are sums of floats: a frame this close t
 class PytorchVideoReader(Video):
     """A VideoReader behind PyTorchVideo's ``Video`` interface; it reads no audio.
 
-    Differs: from EncodedVideo in decoding only the frames of the clip, and exactly those.
+    Differs: from EncodedVideo in that it decodes only the frames of the clip, and gives exactly those.
     """
 
     def __init__(self, reader: VideoReader) -> None:
@@ -50,14 +50,14 @@ class PytorchVideoReader(Video):
 
 
 class PytorchVideoPathHandler(VideoPathHandler):
-    """Opens the files of a PyTorchVideo dataset with our reader; folders of frames as PyTorchVideo does."""
+    """Opens the files of a PyTorchVideo dataset with our reader, and folders of frames as PyTorchVideo does."""
 
     def __init__(self, backend: str = "pyav", num_threads: int = 1) -> None:
         super().__init__()
         self._backend, self._num_threads = backend, num_threads
 
     def video_from_path(self, filepath: str, decode_audio: bool = False, decoder: str = "pyav", fps: int = 30) -> Video:
-        """Opens ``filepath``; the backend given to the handler counts, not ``decoder``, and audio is left out."""
+        """Opens ``filepath`` without audio, with the handler's backend; ``decoder`` is not used."""
         if os.path.isdir(filepath):
             return super().video_from_path(filepath, decode_audio, decoder, fps)
         return PytorchVideoReader(VideoReader(filepath, self._backend, self._num_threads))

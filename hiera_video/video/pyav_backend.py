@@ -1,7 +1,7 @@
-"""Frames by PyAV, which reads any codec: decodes as little of a file as the wanted frames need.
+"""Decodes with PyAV, which reads any codec, and only as much of a file as the wanted frames need.
 
 If the packets show which frames there are (see `index`), decoding starts at the last key frame before a wanted one,
-and leaves out frames that nobody wants and no other frame refers to. Everything else is decoded from its start.
+and leaves out frames that nobody wants and no other frame refers to. All other files are decoded from their start.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _logger = get_logger(__name__)
 
 
 class _IndexMismatchError(Exception):
-    """The decoder does not give the frames that the packets promised."""
+    """The decoder gives other frames than the packets promised."""
 
 
 class _UncleanKeyError(Exception):
-    """A key frame turns out not to reset the decoder."""
+    """A key frame does not reset the decoder after all."""
 
     def __init__(self, key: KeyFrame) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class _UncleanKeyError(Exception):
 class PyavBackend:
     """The frames of one video stream of one file.
 
-    ``index`` says which frames there are. It is corrected when decoding shows that promised frames do not come.
+    ``index`` says which frames there are. If decoding shows that promised frames are missing, it is corrected.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class PyavBackend:
         index: FrameIndex | None = None,
         max_short_side_px: int = 0,
     ) -> None:
-        """Opens the file and finds its frames, unless ``index`` names them already.
+        """Opens the file and finds its frames, unless ``index`` already says which there are.
 
         Raises:
             VideoDecodeError: the file is not a video, or nothing in it decodes.
@@ -77,7 +77,7 @@ class PyavBackend:
         self.codec = context.codec.canonical_name
         self._extradata = bytes(context.extradata or b"")
         self._header_size = context.width, context.height
-        # With several threads, packets are decoded later than they are sent: too late to say what to do with each.
+        # Several threads decode a packet some time after it was sent, so `skip_frame` would apply to the wrong packets.
         self._leaves_out = num_threads == 1 and can_leave_out_frames(self.codec, self._extradata)
         self.index = index or self._scan() or self._count()
 
@@ -95,7 +95,7 @@ class PyavBackend:
         return self.index.pts
 
     def decode(self, positions: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (position, uint8 RGB (H, W, 3)) for strictly increasing positions; it may start over.
+        """Yields (position, uint8 RGB (H, W, 3)) for strictly increasing positions. It may start over and repeat some.
 
         Raises:
             VideoDecodeError: a frame does not decode.
@@ -111,7 +111,7 @@ class PyavBackend:
                 self.index = replace(self.index, keys=tuple(key for key in self.index.keys if key != error.key))
             except _IndexMismatchError as error:
                 left = positions
-                if self._leaves_out:  # a stream that does not keep to its codec's rules: decode all of its frames
+                if self._leaves_out:  # this stream breaks its codec's rules: decode all of its frames
                     self._leaves_out = False
                     continue
                 _logger.warning("%s: %s; counting the frames by decoding all of them", self._source, error)
@@ -143,7 +143,7 @@ class PyavBackend:
         return open_stream(self._source, stream_index=self.stream_index, num_threads=self.num_threads)
 
     def _decode_run(self, key: KeyFrame, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Decodes from ``key`` to the last wanted frame. Frames are known by their time stamps."""
+        """Decodes from ``key`` to the last wanted frame. The time stamps tell which frame is which."""
         pts = self._pts
         left = {pts[position]: position for position in wanted}
         previous = key.position - 1
@@ -160,7 +160,7 @@ class PyavBackend:
         raise _IndexMismatchError(f"frame {min(left.values())} is missing")
 
     def _choose_packets(self, key: KeyFrame, wanted_pts: Set[int]) -> Iterator[av.Packet | None]:
-        """Packets from ``key`` on, and None for the end, once all wanted ones are sent."""
+        """Packets from ``key`` on until all wanted ones have been sent, then None, which empties the decoder."""
         context = self._stream.codec_context
         num_left = len(wanted_pts)
         for packet in self._iterate_from(key):
@@ -174,16 +174,16 @@ class PyavBackend:
         yield None
 
     def _check_order(self, frame: av.VideoFrame, previous: int) -> int:
-        """The frame's position; frames come in their order, and all of them unless some are left out."""
+        """The frame's position. Raises if it is unknown or out of order, or if a frame before it is missing."""
         pts = self._pts
         position = bisect_right(pts, frame.pts) - 1 if frame.pts is not None else -1
         is_known = position >= 0 and pts[position] == frame.pts
         if not is_known or position <= previous or (position > previous + 1 and not self._leaves_out):
-            raise _IndexMismatchError(f"after frame {previous} comes one that the container does not announce there")
+            raise _IndexMismatchError(f"the frame after frame {previous} is not the one that the container lists there")
         return position
 
     def _iterate_from(self, key: KeyFrame) -> Iterator[av.Packet]:
-        """The packets from a key frame on; where a seek does not arrive before it, the file is read from its start."""
+        """The packets from a key frame on. If seeking lands behind the key frame, the file is read from its start."""
         self._container.seek(key.seek_timestamp, stream=self._stream)
         packets = iterate_packets(self._container, self._stream)
         first = next(packets, None)
@@ -215,7 +215,7 @@ class PyavBackend:
         raise VideoDecodeError(f"frame {min(left)} cannot be decoded; {self.index.num_frames} frames can")
 
     def _to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        """Upright RGB of the size of the video's first frame: streams may change their size on the way."""
+        """Upright RGB. All frames get the size of the video's first frame, as a stream may change its size."""
         size = frame.width, frame.height
         width, height = size if size == self._header_size else self._first_size
         short = min(width, height)

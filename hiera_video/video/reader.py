@@ -34,7 +34,7 @@ _OTHER_BACKENDS: dict[str, type[DecordBackend | TorchcodecBackend]] = {
 _IMPORTS = {"decord": import_decord, "torchcodec": import_torchcodec}
 _warned: set[tuple[str, str]] = set()
 _logger = get_logger(__name__)
-_FRAMES_PER_CALL = 32  # of decoders that give all asked frames at once
+_FRAMES_PER_CALL = 32  # limits memory: these decoders return all requested frames at once
 
 
 def describe_backend(backend: str) -> str:
@@ -58,15 +58,16 @@ class VideoReader:
     """A video as a sequence of frames in presentation order.
 
     Frame ``i`` is the ``i``-th picture that a decoder shows when it plays the whole stream: hidden frames (edit lists)
-    do not count, time stamps need not start at zero or be evenly spaced, a rotation in the file is applied. Whatever
-    decodes of a truncated file is the video. If packets in the middle are damaged in a way that only decoding shows,
-    ``len`` is corrected, with a warning, when the damage is met. ``backend`` is the one that is really at work.
+    do not count, time stamps need not start at zero or be evenly spaced, and a rotation in the file is applied. Of a
+    truncated file, the frames that still decode are the video. If packets in the middle are damaged in a way that only
+    decoding shows, the reader warns and corrects ``len`` when it gets there. ``backend`` is the decoder in use.
 
-    Of a remote file only what the wanted frames need is fetched; what a file of another kind than MP4 holds is listed
-    nowhere, so it is read once as a whole, unless ``index`` is given. Frames may also lie on disk as pictures.
+    From a remote MP4 file, only the bytes that the wanted frames need are fetched. Other containers do not list their
+    frames in one place, so they are read once as a whole, unless ``index`` is given. A video may also be
+    a folder or a series of pictures.
 
-    Differs: from what "best stream" means to FFmpeg: of several video streams the first is read, as SlowFast and
-        PyTorchVideo do; ``stream_index`` chooses another.
+    Differs: FFmpeg reads the "best" of several video streams. This reads the first, as SlowFast and PyTorchVideo do;
+        ``stream_index`` chooses another.
     """
 
     def __init__(
@@ -83,22 +84,22 @@ class VideoReader:
 
         Args:
             path: a local file, or a URL that fsspec or the project's path manager (iopath) opens. Or pictures: a
-                folder, in the order of the numbers in their names, or a series such as ``7/%06d.jpg#1-117`` (117 is the
-                last); their ``fps`` is 0.
-            backend: "pyav", "decord" or "torchcodec"; all give the same frames. Where decord or torchcodec cannot be
+                folder, which is read in the order of the numbers in the names, or a series such as
+                ``7/%06d.jpg#1-117`` (117 is the last). The ``fps`` of pictures is 0.
+            backend: "pyav", "decord" or "torchcodec"; all give the same frames. If decord or torchcodec cannot be
                 trusted with a file, PyAV reads it, and the log says so.
-            num_threads: decoding threads; 1 suits data loading by several processes; 0: FFmpeg chooses.
+            num_threads: decoding threads. 1 suits data loading by several processes; with 0, FFmpeg chooses.
             stream_index: the container's index of the stream to read; None for the first video stream.
-            index: which frames the file has, if known (a manifest's), so that it need not be scanned; decoding notices
-                where it is wrong.
-            max_short_side_px: larger frames are scaled down to this short side while their colours are converted, which
+            index: which frames the file has, if a manifest knows it, so that the file need not be scanned. Decoding
+                notices if it is wrong.
+            max_short_side_px: larger frames are scaled down to this short side while their colors are converted, which
                 costs less than resizing them afterwards and filters more; the numbers differ. 0: never. PyAV only.
 
         Raises:
-            ValueError: an unknown backend.
-            ImportError: a backend that cannot be loaded here; the message says what to install.
-            FileNotFoundError: no such file.
-            VideoDecodeError: the file is no video, or nothing in it decodes.
+            ValueError: the backend is unknown.
+            ImportError: the backend cannot be loaded here; the message says what to install.
+            FileNotFoundError: there is no such file.
+            VideoDecodeError: the file is not a video, or nothing in it decodes.
         """
         if backend != "pyav" and backend not in _OTHER_BACKENDS:
             raise ValueError(f"backend is {backend!r}; legal values: 'pyav', {', '.join(map(repr, _OTHER_BACKENDS))}")
@@ -126,7 +127,7 @@ class VideoReader:
         if backend in _OTHER_BACKENDS:
             try:
                 if not isinstance(source, LocalSource):
-                    raise UntrustedBackendError("it is not asked to read remote files")
+                    raise UntrustedBackendError("it is not used for remote files")
                 if max_short_side_px:
                     raise UntrustedBackendError("it does not scale frames while it converts them")
                 self._other = _OTHER_BACKENDS[backend](source.path, self._main)
@@ -181,7 +182,7 @@ class VideoReader:
             RGB frames (T, H, W, C), uint8, in the order of ``indices``.
 
         Raises:
-            ValueError: a position out of range, or a closed reader.
+            ValueError: a position is out of range, or the reader is closed.
             VideoDecodeError: a frame does not decode.
         """
         if self._is_closed:
@@ -205,19 +206,19 @@ class VideoReader:
         return torch.from_numpy(frames)
 
     def iterate_frames(self, indices: Iterable[int]) -> Iterator[tuple[int, torch.Tensor]]:
-        """Decodes the frames at these presentation positions one after the other, however many they are.
+        """Decodes the frames at these presentation positions one by one, so that any number of them fits into memory.
 
         Args:
             indices: positions in [0, len(self)), strictly increasing.
 
         Yields:
-            position, and RGB frame (H, W, C), uint8.
+            the position, and the RGB frame (H, W, C), uint8.
 
         Raises:
-            ValueError: a position out of range or order, or a closed reader.
+            ValueError: a position is out of range or order, or the reader is closed.
             VideoDecodeError: a frame does not decode.
-            FramesChangedError: damage showed up, so that positions before and after it would not belong together. The
-                reader knows the right frames now: start over.
+            FramesChangedError: decoding met damage, so the positions given out before and after it do not fit together.
+                The reader has the right frames now: start over.
         """
         if self._is_closed:
             raise ValueError(f"{self.path}: the reader is closed")
@@ -239,7 +240,7 @@ class VideoReader:
             raise
 
     def close(self) -> None:
-        """Closes the file. The length and the times remain known."""
+        """Closes the file. Length and times can still be read."""
         self._is_closed = True
         self._main.close()
         self._other = None
@@ -274,7 +275,7 @@ class VideoReader:
 
 @contextlib.contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Puts the path that the user knows in front of the message of a decode error."""
+    """Puts the path as the user wrote it before the message of a decode error."""
     try:
         yield
     except VideoDecodeError as error:
@@ -282,7 +283,7 @@ def _naming(path: str) -> Iterator[None]:
 
 
 def _warn_once(backend: str, reason: str, path: str) -> None:
-    """Warns of the first file for each reason and only notes the others: a data set may consist of such files."""
+    """Warns once per reason, and notes further files at debug level: a whole data set may be like this."""
     level = logging.DEBUG if (backend, reason) in _warned else logging.WARNING
     _warned.add((backend, reason))
     _logger.log(level, "%s: read by PyAV instead of %s: %s", path, backend, reason)

@@ -1,4 +1,4 @@
-"""Where the bytes of a video come from: a local file, or a remote one of which only what is needed is fetched."""
+"""Opens the bytes of a video: those of a local file, or the needed ones of a remote file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import fsspec
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.pathmgr import fetch_file, get_path_here
 
-_BLOCK_BYTES = 256 * 1024  # of a remote file, fetched at once: about a second of video at the sizes of Kinetics
+_BLOCK_BYTES = 256 * 1024  # that one request fetches: about a second of video at the sizes of Kinetics
 _CACHED_BLOCKS = 32  # kept for each open file
 _logger = get_logger(__name__)
 
@@ -23,18 +23,18 @@ class Source(Protocol):
     size_bytes: int
 
     def open(self) -> av.container.InputContainer:
-        """Raises av.FFmpegError where it is no container."""
+        """Opens it from its start. Raises av.FFmpegError if it is not a media file."""
 
 
 class LocalSource:
-    """A file of this machine."""
+    """A file on this machine."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.size_bytes = os.path.getsize(path)
 
     def open(self) -> av.container.InputContainer:
-        # "file:" keeps a name such as "a:b.mp4" from being read as a protocol; broken metadata texts do not matter.
+        # Without "file:", FFmpeg takes a name such as "a:b.mp4" for a protocol. Broken metadata does no harm.
         return av.open("file:" + self.path, metadata_errors="ignore")
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ class LocalSource:
 
 
 class RemoteSource:
-    """A seekable file elsewhere.
+    """A file on another machine that can be read from any position.
 
     While ``is_hollow``, reading gives zeros and fetches nothing: a container whose header is known then gives the times
     of all its packets without their data.
@@ -62,7 +62,7 @@ class RemoteSource:
 
 
 class _View:
-    """One container's place in a remote file; closing the container leaves the file open."""
+    """The position of one container in a remote file. Closing the container leaves the file open."""
 
     def __init__(self, source: RemoteSource) -> None:
         self._source = source
@@ -91,12 +91,12 @@ class _View:
 
 
 def find_source(path: str) -> LocalSource | RemoteSource:
-    """A local path, or what fsspec or the project's path manager (iopath) open for a URL.
+    """Finds the file that a local path names, or a URL that fsspec or the project's path manager (iopath) opens.
 
-    A remote file stays where it is if fsspec can seek in it; otherwise the path manager fetches a copy.
+    If fsspec can seek in a remote file, the file is read where it is; otherwise the path manager fetches a copy.
 
     Raises:
-        FileNotFoundError: no such file, or nothing here opens such a URL; the message names the path.
+        FileNotFoundError: there is no such file, or nothing here opens such a URL; the message names the path.
     """
     if get_path_here(path) is None:
         file = _open_remote(path)
@@ -106,7 +106,7 @@ def find_source(path: str) -> LocalSource | RemoteSource:
 
 
 def _open_remote(path: str) -> BinaryIO | None:
-    """A seekable file, or None where fsspec does not know the protocol or cannot seek in the file."""
+    """A seekable file, or None if fsspec does not know the protocol or cannot seek in the file."""
     try:
         file_system, path_there = fsspec.url_to_fs(path)
     except (ValueError, ImportError) as error:

@@ -11,7 +11,7 @@ from hiera_video.data.clip_sampling import PytorchVideoClipSampler, RandomClipSa
 from hiera_video.data.dataset import VideoDataset, collate_samples
 from hiera_video.data.lists import VideoList
 from hiera_video.data.loader import EpochSampler
-from hiera_video.data.transforms import ClipTransform, RandomResizedCrop, TestTransform, TrainTransform
+from hiera_video.data.transforms import ClipTransform, EvalTransform, RandomResizedCrop, TrainTransform
 from hiera_video.utils.rng import seeded
 from hiera_video.video import VideoDecodeError, VideoReader
 from hiera_video.video import manifest as manifest_module
@@ -114,7 +114,7 @@ def test_loading_leaves_the_global_generators_alone(videos):
 def test_views_of_a_test_sample(videos):
     """Views are clips x crops, clips first, and hold exactly the frames that the sampler names."""
     sampler = UniformClipSampler(4, 2, 25, 3, use_offset_sampling=True)
-    crops = TestTransform(num_crops=3, short_side_px=64, crop_size_px=64)
+    crops = EvalTransform(num_crops=3, short_side_px=64, crop_size_px=64)
     dataset = VideoDataset(videos, clip_sampler=sampler, transform=crops, bad_view_shape=(9, 3, 4, 64, 64))
     sample = dataset[1]
     assert sample["video"].shape == (9, 3, 4, 64, 64) and sample["video"].dtype == torch.uint8
@@ -143,7 +143,7 @@ def test_a_frame_is_prepared_once(videos):
     """Resizing is done for the frames that clips share, not for the clips."""
     prepared = []
 
-    class Counting(TestTransform):
+    class Counting(EvalTransform):
         def prepare(self, frames):
             prepared.append(len(frames))
             return super().prepare(frames)

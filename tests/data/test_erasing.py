@@ -1,4 +1,4 @@
-"""Boxes of noise or of the mean in a normalised batch."""
+"""Boxes of noise or of the mean in a normalized batch."""
 
 import random
 

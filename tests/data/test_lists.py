@@ -56,7 +56,7 @@ def test_a_line_that_is_no_path_and_label_is_named(tmp_path, line):
     assert repr(line.strip()) in str(caught.value)
 
 
-def test_unlabelled_lines_where_labels_are_not_needed(tmp_path):
+def test_unlabeled_lines_where_labels_are_not_needed(tmp_path):
     path = write(tmp_path / "test.csv", "a.mp4 1\nb c.mp4\n")
     videos = load_kinetics_csv(path, require_labels=False)
     assert videos.paths.tolist() == ["a.mp4", "b c.mp4"]

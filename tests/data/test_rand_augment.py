@@ -80,14 +80,14 @@ def test_warps_are_within_a_level_of_pytorchvideos(name, magnitude, size):
         assert inside.float().mean() > 0.3
         assert (ours - expected)[inside].abs().max() <= 1
         if magnitude:
-            # Beyond one pixel from the border all is grey, as there.
+            # Beyond one pixel from the border all is gray, as there.
             outside = (expected == FILL_LEVEL) & (ours == FILL_LEVEL) & ~inside
             near = nnf.max_pool2d(inside.float(), 5, stride=1, padding=2) > 0
             assert (outside | near).all()
 
 
 def warp_naively(clip, find_source):
-    """Bilinear, pixel by pixel, of pictures that go on in grey; find_source takes and gives pixels from the centre."""
+    """Bilinear, pixel by pixel, of pictures that go on in gray; find_source takes and gives pixels from the center."""
     height, width = clip.shape[-2:]
     padded = nnf.pad(clip.double(), (width, width, height, height), value=FILL_LEVEL)
     result = torch.full(clip.shape, float(FILL_LEVEL), dtype=torch.float64)

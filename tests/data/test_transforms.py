@@ -10,9 +10,9 @@ from torchvision.transforms.v2 import functional as F
 
 from hiera_video.data import transforms
 from hiera_video.data.transforms import (
+    EvalTransform,
     RandomResizedCrop,
     ShortSideJitterCrop,
-    TestTransform,
     TrainTransform,
     normalize_video,
 )
@@ -50,7 +50,7 @@ def assert_within_a_level(actual, expected, levels=1.0):
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_three_crops(height, width, resized, interpolation):
     frames = make_frames(h=height, w=width)
-    crops = TestTransform(num_crops=3, short_side_px=32, crop_size_px=32, interpolation=interpolation)(frames)
+    crops = EvalTransform(num_crops=3, short_side_px=32, crop_size_px=32, interpolation=interpolation)(frames)
     assert crops.shape == (3, 3, 3, 32, 32) and crops.dtype == torch.uint8 and crops.is_contiguous()
     whole = resize_in_float(frames, resized, interpolation).transpose(0, 1)  # (C, T, h, w)
     spare = max(resized) - 32
@@ -60,9 +60,9 @@ def test_three_crops(height, width, resized, interpolation):
         assert_within_a_level(crop, expected, 1.0 if interpolation == "bilinear" else 2.0)
 
 
-def test_centre_crop_of_a_larger_short_side():
+def test_center_crop_of_a_larger_short_side():
     frames = make_frames(h=60, w=81)
-    crop = TestTransform(num_crops=1, short_side_px=40, crop_size_px=32)(frames)
+    crop = EvalTransform(num_crops=1, short_side_px=40, crop_size_px=32)(frames)
     assert crop.shape == (1, 3, 3, 32, 32)
     # 60 x 81 -> 40 x 54: offsets 4 and 11.
     whole = resize_in_float(frames, (40, 54)).transpose(0, 1)
@@ -71,18 +71,18 @@ def test_centre_crop_of_a_larger_short_side():
 
 def test_crops_need_no_resize_when_sizes_agree():
     frames = make_frames(h=48, w=49)
-    crops = TestTransform(num_crops=3, short_side_px=48, crop_size_px=48)(frames)
+    crops = EvalTransform(num_crops=3, short_side_px=48, crop_size_px=48)(frames)
     video = frames.permute(3, 0, 1, 2)
-    # One spare pixel: the centre's offset is rounded up, as in SlowFast.
+    # One spare pixel: the center's offset is rounded up, as in SlowFast.
     for crop, left in zip(crops, (0, 1, 1), strict=True):
         assert torch.equal(crop, video[..., left : left + 48])
-    upright = TestTransform(num_crops=3, short_side_px=48, crop_size_px=48)(frames.transpose(1, 2))
+    upright = EvalTransform(num_crops=3, short_side_px=48, crop_size_px=48)(frames.transpose(1, 2))
     assert torch.equal(upright, crops.transpose(-1, -2))
 
 
 def test_crops_spread_along_the_longer_side_also_below_the_short_side():
     frames = make_frames(h=64, w=40)
-    crops = TestTransform(num_crops=3, short_side_px=40, crop_size_px=30)(frames)
+    crops = EvalTransform(num_crops=3, short_side_px=40, crop_size_px=30)(frames)
     for crop, top in zip(crops, (0, 17, 34), strict=True):
         assert torch.equal(crop, frames.permute(3, 0, 1, 2)[..., top : top + 30, 5:35])
 
@@ -91,7 +91,7 @@ def test_crops_spread_along_the_longer_side_also_below_the_short_side():
 def test_frames_prepared_once_give_the_views_of_clips_alone(interpolation):
     """Clips that share frames, against the plain way: resize every clip, cut, stack."""
     frames = make_frames(t=7, h=50, w=71)
-    transform = TestTransform(num_crops=3, short_side_px=40, crop_size_px=32, interpolation=interpolation)
+    transform = EvalTransform(num_crops=3, short_side_px=40, crop_size_px=32, interpolation=interpolation)
     prepared = transform.prepare(frames).unbind()
     assert prepared[0].shape == (40, 56, 3)
     for clip in ([0, 1, 2, 3], [3, 4, 5, 6], [2, 2, 6, 0]):
@@ -106,7 +106,7 @@ def test_frames_prepared_once_give_the_views_of_clips_alone(interpolation):
 
 def test_preparing_copies_nothing_without_need():
     frames = make_frames(h=40, w=60)
-    prepared = TestTransform(num_crops=1, short_side_px=40, crop_size_px=32).prepare(frames)
+    prepared = EvalTransform(num_crops=1, short_side_px=40, crop_size_px=32).prepare(frames)
     assert torch.equal(prepared, frames) and prepared.data_ptr() == frames.data_ptr()
     assert TrainTransform(RandomResizedCrop(32)).prepare(frames) is frames
 
@@ -187,7 +187,7 @@ def test_any_frame_size_gives_a_view(size, crop):
         with seeded(seed):
             view = TrainTransform(crop, rand_augment=RAND_AUGMENT)(make_frames(h=size[0], w=size[1]))
         assert view.shape == (1, 3, 3, 32, 32)
-    views = TestTransform(num_crops=3, short_side_px=40, crop_size_px=32)(make_frames(h=size[0], w=size[1]))
+    views = EvalTransform(num_crops=3, short_side_px=40, crop_size_px=32)(make_frames(h=size[0], w=size[1]))
     assert views.shape == (3, 3, 3, 32, 32)
 
 
@@ -258,15 +258,15 @@ def test_normalize_video():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TestTransform(num_crops=2, short_side_px=32, crop_size_px=32), "num_crops is 2"),
-        (lambda: TestTransform(num_crops=1, short_side_px=30, crop_size_px=32), "short_side_px is 30"),
+        (lambda: EvalTransform(num_crops=2, short_side_px=32, crop_size_px=32), "num_crops is 2"),
+        (lambda: EvalTransform(num_crops=1, short_side_px=30, crop_size_px=32), "short_side_px is 30"),
         (lambda: ShortSideJitterCrop(30, 40, 32), "min_short_side_px is 30"),
         (lambda: ShortSideJitterCrop(40, 36, 32), "max_short_side_px is 36"),
         (lambda: RandomResizedCrop(32, scale=(0.5, 1.5)), r"scale is \(0.5, 1.5\)"),
         (lambda: RandomResizedCrop(32, ratio=(2, 1)), r"ratio is \(2, 1\)"),
         (lambda: RandomResizedCrop(32, interpolation="nearest"), "'bicubic', 'bilinear'"),
         (lambda: TrainTransform(RandomResizedCrop(32))(torch.zeros(3, 4, 8, 8)), r"float32 \(3, 4, 8, 8\)"),
-        (lambda: TestTransform(num_crops=1, short_side_px=32, crop_size_px=32)(torch.zeros(3)), r"float32 \(3,\)"),
+        (lambda: EvalTransform(num_crops=1, short_side_px=32, crop_size_px=32)(torch.zeros(3)), r"float32 \(3,\)"),
     ],
 )
 def test_wrong_arguments_are_named(make, message):
@@ -279,7 +279,7 @@ def test_resizing_takes_the_fast_path(monkeypatch):
     seen = []
     resize = transforms.F.resize
     monkeypatch.setattr(transforms.F, "resize", lambda clip, *a, **k: seen.append(clip) or resize(clip, *a, **k))
-    TestTransform(num_crops=1, short_side_px=32, crop_size_px=32)(make_frames())
+    EvalTransform(num_crops=1, short_side_px=32, crop_size_px=32)(make_frames())
     TrainTransform(RandomResizedCrop(32))(make_frames())
     assert len(seen) == 2
     assert all(clip.is_contiguous(memory_format=torch.channels_last) for clip in seen)

@@ -222,8 +222,8 @@ def test_no_rows_make_no_pairs():
 
 
 def draw_clusters(num_rows, dim=32):
-    centres = draw(40, dim, seed=5)
-    return centres[torch.arange(num_rows) % 40] + 0.7 * draw(num_rows, dim, seed=6)
+    centers = draw(40, dim, seed=5)
+    return centers[torch.arange(num_rows) % 40] + 0.7 * draw(num_rows, dim, seed=6)
 
 
 class TestFaiss:

@@ -9,7 +9,7 @@ from hiera_video.engine.training import classify as train_module
 from hiera_video.utils.rng import seed_everything
 
 
-def test_a_batch_becomes_normalised_clips():
+def test_a_batch_becomes_normalized_clips():
     video = torch.randint(0, 256, (2, 3, 3, 2, 4, 5), dtype=torch.uint8)
     clips = to_model_input(video, device=torch.device("cpu"), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))
     assert clips.shape == (6, 3, 2, 4, 5) and clips.dtype == torch.float32 and clips.is_contiguous()
@@ -47,7 +47,7 @@ def make_seen(make_cfg, monkeypatch):
 WHITE = (1 - 0.45) / 0.225
 
 
-def test_erasing_fills_with_zeros_of_normalised_clips(make_seen):
+def test_erasing_fills_with_zeros_of_normalized_clips(make_seen):
     clips = make_seen({"AUG.RE_PROB": 1.0, "AUG.RE_MODE": "const"})
     is_erased = clips == 0
     assert is_erased.flatten(1).any(1).all()

@@ -39,6 +39,7 @@ def read(folder):
     return results, pd.read_parquet(f"{folder}/test_predictions.parquet")
 
 
+@pytest.mark.slow
 def test_results_against_a_naive_loop(make_cfg, checkpoint, motion_dir):
     cfg = make_cfg({**NO_TRAINING, "TEST.CHECKPOINT_FILE_PATH": checkpoint})
     results, table = run(cfg)
@@ -78,6 +79,8 @@ def test_too_many_broken_videos_stop_the_test(make_cfg, checkpoint, broken_dir):
         run(make_cfg({**NO_TRAINING, **changes}))
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 def test_two_processes_give_the_numbers_of_one(run_net, make_cfg, checkpoint, broken_dir, tmp_path):
     """Eleven videos over two ranks, one of them broken: nobody may be padded, dropped or counted twice."""
     changes = {**NO_TRAINING, "TEST.CHECKPOINT_FILE_PATH": checkpoint, "DATA.PATH_TO_DATA_DIR": broken_dir}
@@ -112,6 +115,8 @@ def test_a_video_counted_twice_is_noticed():
         test_module._gather(11, [index], [torch.zeros(11, 8)], {})
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.skipif(torch.cuda.is_available(), reason="pretends to have two GPUs")
 def test_one_process_per_gpu_gives_the_numbers_of_one(make_cfg, checkpoint, tmp_path, monkeypatch):
     """NUM_GPUS starts the processes itself; without a GPU in them they meet over gloo."""

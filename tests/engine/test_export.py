@@ -42,6 +42,7 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_the_program_gives_the_models_logits_in_any_batch(trained, exported, clips):
     folder, (result,) = exported
     assert names_in(folder) == ["model.pt2", "model.pt2.json"]
@@ -96,6 +97,7 @@ def test_a_model_of_pre_training_has_features_alone(tmp_path):
     assert names_in(tmp_path / "out") == ["model.pt2", "model.pt2.json"]
 
 
+@pytest.mark.slow
 def test_exporting_leaves_the_model_alone(checkpoint, tmp_path, clips):
     trained = load_trained(checkpoint)
     before = copy.deepcopy(trained.model.state_dict())
@@ -188,6 +190,7 @@ def onnx_file(trained, tmp_path_factory):
     return folder / "model.onnx"
 
 
+@pytest.mark.slow
 def test_onnx_gives_the_models_logits_in_any_batch(trained, onnx_file, clips):
     import onnxruntime
 

@@ -1,4 +1,4 @@
-"""What is found out about a file, whatever state it is in; and that no file stops the others from being looked at."""
+"""What inspection finds out about a file in any state, and that no file stops the inspection of the others."""
 
 import os
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_cut_files_are_truncated(videos, tmp_path, name, share):
 
 
 def test_a_file_cut_before_its_header_cannot_be_read(videos, tmp_path):
-    """The header of an MP4 file comes last unless asked otherwise; the reason still says what happened."""
+    """The header of an MP4 file comes last unless its writer chose otherwise; the reason still says what happened."""
     record = inspect_video(str(cut_file(videos["h264.mp4"], tmp_path / "a.mp4", num_bytes=2000)))
     assert record.status == "unreadable" and record.is_broken and record.index is None
     assert "bytes too early" in record.reason and record.size_bytes == 2000
@@ -66,7 +66,7 @@ def test_missing_bytes_are_exact(videos, tmp_path):
         size = videos[name].stat().st_size
         assert count_missing_bytes(videos[name]) == 0, name
         cut = cut_file(videos[name], tmp_path / name, num_bytes=size - 100)
-        if name != "h264.mp4":  # there the last box is cut, too
+        if name != "h264.mp4":  # its last box loses bytes, too
             assert count_missing_bytes(cut) == 100, name
         cut.write_bytes(videos[name].read_bytes() + b"junk" * 10)
         assert count_missing_bytes(cut) == 0, f"{name}: what follows does not matter"
@@ -106,10 +106,10 @@ def test_what_is_no_video(tmp_path, name, content, status, reason):
         (tmp_path / name).write_bytes(content)
     record = inspect_video(str(tmp_path / name))
     assert record.status == status and record.is_broken and reason in record.reason
-    assert str(tmp_path) not in record.reason, "the path stands beside it"
+    assert str(tmp_path) not in record.reason, "reports show the path beside the reason"
 
 
-def test_whatever_a_library_raises_is_told(videos, monkeypatch):
+def test_any_error_of_a_library_becomes_the_reason(videos, monkeypatch):
     def explode(*_, **__):
         raise ZeroDivisionError("by a frame rate of 0")
 
@@ -119,7 +119,7 @@ def test_whatever_a_library_raises_is_told(videos, monkeypatch):
 
 
 def test_what_lies_elsewhere(videos):
-    """Nothing of a remote file is read but what the reader needs: it has no size and no hash."""
+    """Only what the reader needs is read from a remote file, so its record has no size and no hash."""
     memory = fsspec.filesystem("memory")
     for name in ("h264.mp4", "vp9.webm"):
         memory.pipe(f"/{name}", videos[name].read_bytes())
@@ -141,7 +141,7 @@ def test_pictures(tmp_path):
     assert (record.status, record.codec, record.index.num_frames, record.height) == ("ok", "pictures", 5, 30)
     assert inspect_video(f"{tmp_path}/%03d.jpg#1-5", full_decode=True).status == "ok"
     record = inspect_video(f"{tmp_path}/%03d.jpg#1-6")
-    assert record.status == "damaged" and "006.jpg" in record.reason, "the last one is looked at"
+    assert record.status == "damaged" and "006.jpg" in record.reason, "the last picture is read"
     (tmp_path / "003.jpg").write_bytes(b"no picture")
     assert inspect_video(str(tmp_path)).status == "ok"
     assert inspect_video(str(tmp_path), full_decode=True).status == "damaged"
@@ -176,9 +176,9 @@ def test_a_decoder_that_takes_its_process_down(videos, tmp_path, num_workers):
     paths = [str(tmp_path / name) for name in names]
     results = dict(map_paths(faulty_inspection.inspect, paths, num_workers=num_workers, timeout_sec=5))
     assert sorted(results) == sorted(paths)
-    told = {Path(path).name: result for path, result in results.items()}
-    assert all(told[f"{i}.mp4"].status == "ok" for i in (1, 2, 3))
-    failed = {name: (r.status, str(r)) for name, r in told.items() if isinstance(r, WorkFailedError)}
+    by_name = {Path(path).name: result for path, result in results.items()}
+    assert all(by_name[f"{i}.mp4"].status == "ok" for i in (1, 2, 3))
+    failed = {name: (r.status, str(r)) for name, r in by_name.items() if isinstance(r, WorkFailedError)}
     assert failed == {
         "segfault.mp4": ("crashed", "its process was ended by SIGSEGV"),
         "segfault_2.mp4": ("crashed", "its process was ended by SIGSEGV"),

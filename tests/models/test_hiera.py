@@ -36,7 +36,7 @@ def test_shapes_of_logits_features_and_maps():
     assert [tuple(m.shape) for m in maps] == [
         (2, 2, 16, 16, 16), (2, 2, 8, 8, 32), (2, 2, 4, 4, 64), (2, 2, 2, 2, 128),
     ]  # fmt: skip
-    tokens, maps = model(video, mask=make_mask(), return_intermediates=True)
+    tokens, maps = model.encode(video, make_mask())
     assert tokens.shape == (2, 3, 128)
     assert [tuple(m.shape) for m in maps] == [
         (2, 3, 1, 8, 8, 16), (2, 3, 1, 4, 4, 32), (2, 3, 1, 2, 2, 64), (2, 3, 1, 1, 1, 128),
@@ -45,7 +45,7 @@ def test_shapes_of_logits_features_and_maps():
 
 def test_fewer_poolings_for_mae_leave_a_map_per_mask_unit():
     model = make_model(q_pool=2)
-    tokens, maps = model(torch.randn(2, 3, 4, 64, 64), mask=make_mask(), return_intermediates=True)
+    tokens, maps = model.encode(torch.randn(2, 3, 4, 64, 64), make_mask())
     assert tokens.shape == (2, 3 * 4, 128)
     assert [tuple(m.shape[2:]) for m in maps] == [(1, 8, 8, 16), (1, 4, 4, 32), (1, 2, 2, 64), (1, 2, 2, 128)]
     assert torch.equal(maps[-1].flatten(1, 4), tokens)
@@ -85,10 +85,10 @@ def test_hidden_pixels_do_not_leak():
     other = torch.where(hidden, torch.randn(video.shape) * 100, video)
     nan = torch.where(hidden, torch.nan, video)
     with torch.no_grad():
-        expected = model(video, mask=mask)
-        assert torch.equal(model(other, mask=mask), expected)
-        assert torch.equal(model(nan, mask=mask), expected)
-        assert not torch.equal(model(video * 1.1, mask=mask), expected)
+        expected = model.encode(video, mask)[0]
+        assert torch.equal(model.encode(other, mask)[0], expected)
+        assert torch.equal(model.encode(nan, mask)[0], expected)
+        assert not torch.equal(model.encode(video * 1.1, mask)[0], expected)
 
 
 @pytest.mark.parametrize("size", [(32, 224, 224), (16, 288, 288), (8, 64, 64), (2, 32, 96)])
@@ -136,7 +136,7 @@ def test_a_video_of_another_shape_or_dtype_is_refused(video):
 
 def test_a_wrong_mask_is_refused():
     with pytest.raises(ValueError, match=r"shape \(batch, mask units\) = \(2, 8\)"):
-        make_model()(torch.zeros(2, 3, 4, 64, 64), mask=torch.ones(1, 8, dtype=torch.bool))
+        make_model().encode(torch.zeros(2, 3, 4, 64, 64), torch.ones(1, 8, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("autocast", [False, True])
@@ -146,7 +146,7 @@ def test_attention_reaches_the_fused_kernel(autocast):
     for mask in (None, make_mask()):
         with profile(activities=[ProfilerActivity.CPU]) as prof:
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                out = model(video, mask=mask)
+                out = model(video) if mask is None else model.encode(video, mask)[0]
             out.sum().backward()
         count = {event.key: event.count for event in prof.key_averages()}
         assert count["aten::_scaled_dot_product_flash_attention_for_cpu"] == len(model.blocks)

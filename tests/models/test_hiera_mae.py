@@ -246,7 +246,7 @@ def test_multiply_adds_of_video_base_are_the_papers():
         model = build_model("mae_hiera_base_16x224")
         video, latent = torch.empty(1, 3, 16, 224, 224), torch.empty(1, 39, 4, 768)
         visible, tokens = (torch.empty(1, n, dtype=torch.int64) for n in (39, 353 * 4))
-        encoder = compute_flops(Part(model, "encode"), (video, visible)) / 1e9
+        encoder = compute_flops(Part(model, "encode_visible"), (video, visible)) / 1e9
         decoder = compute_flops(Part(model, "decode"), (latent, visible, tokens)) / 1e9
     hidden_patches = 353 * 64 * 96 * (3 * 3 * 7 * 7) / 1e9
     visible_pred = 39 * 4 * 512 * 768 / 1e9

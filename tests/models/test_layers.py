@@ -3,14 +3,15 @@ import torch
 import torch.nn.functional as F
 from pytorchvideo.layers import Mlp as PytorchvideoMlp
 
-from hiera_video.models import layers
-from hiera_video.models.layers import HieraBlock, Linear, MaskUnitAttention, Mlp
+from hiera_video.models import cpu_linear
+from hiera_video.models.cpu_linear import Linear
+from hiera_video.models.layers import HieraBlock, MaskUnitAttention, Mlp
 
 
 @pytest.mark.parametrize("has_faster_conv", [False, True])
 @pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 4, 5), (0, 5)])
 def test_linear_equals_torch_linear(shape, has_faster_conv, monkeypatch):
-    monkeypatch.setattr(layers, "_HAS_FASTER_CONV", has_faster_conv)
+    monkeypatch.setattr(cpu_linear, "_HAS_FASTER_CONV", has_faster_conv)
     torch.manual_seed(0)
     layer = Linear(5, 7)
     x = torch.randn(shape, requires_grad=True)

@@ -47,7 +47,7 @@ def test_unpatchify_is_the_exact_inverse():
     assert torch.equal(unpatchify(patchify(image, IMAGE_STRIDE), IMAGE_STRIDE), image)
 
 
-def test_patches_are_normalised_by_their_own_unbiased_variance_and_back():
+def test_patches_are_normalized_by_their_own_unbiased_variance_and_back():
     patches = make_video(shape=(2, 3, 5)) * 7 + 3
     normed, mean, std = normalize_patches(patches)
     for b, n in itertools.product(range(2), range(3)):
@@ -76,7 +76,7 @@ def test_painting_puts_predictions_into_hidden_places_alone(is_image, normalized
     assert torch.equal(painted[1], frames[1])
     assert torch.equal(painted[0, ..., 4:, :], frames[0, ..., 4:, :])
     assert torch.equal(painted[0, ..., :4, :6], frames[0, ..., :4, :6])
-    mean = patches[0, ..., 0, 1, :].mean(dim=-1)  # what 0 stands for in a normalised patch
+    mean = patches[0, ..., 0, 1, :].mean(dim=-1)  # what 0 stands for in a normalized patch
     expected = (mean if normalized else torch.zeros_like(mean)).reshape(1, -1, 1, 1)
     got = painted[0, ..., :4, 6:].reshape(3, -1, 4, 6)
     torch.testing.assert_close(got, expected.expand_as(got))

@@ -1,4 +1,4 @@
-"""Parameter groups: who decays, and with which share of the learning rate."""
+"""Parameter groups: which parameters decay, and with which share of the learning rate."""
 
 import pytest
 import torch

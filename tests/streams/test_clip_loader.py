@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from video_factory import write_video
 
-from hiera_video.data.transforms import TestTransform
+from hiera_video.data.transforms import EvalTransform
 from hiera_video.streams.chunk import Chunk, Failure
 from hiera_video.streams.clip_loader import ClipLoader
 from hiera_video.streams.clip_reader import ClipReader
@@ -40,7 +40,7 @@ def sabotage(path):
 
 
 def make_loader(paths, open_reader, **options):
-    transform = TestTransform(num_crops=1, short_side_px=32, crop_size_px=32)
+    transform = EvalTransform(num_crops=1, short_side_px=32, crop_size_px=32)
     windows = SlidingWindows(4, window=16, stride=8, unit="frames")
     reader = ClipReader(windows, transform, clips_per_chunk=1, open_reader=open_reader)
     return ClipLoader(np.array(paths), reader=reader, queue=WorkQueue.open(np.arange(len(paths))), **options)

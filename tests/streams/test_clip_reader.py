@@ -11,13 +11,13 @@ import torch
 from video_factory import decode_plainly, write_video
 
 from hiera_video.config import load_config
-from hiera_video.data.transforms import ClipTransform, TestTransform
+from hiera_video.data.transforms import ClipTransform, EvalTransform
 from hiera_video.streams.clip_reader import ClipReader, build_clip_reader
 from hiera_video.streams.windows import ClipPlan, SlidingWindows
 from hiera_video.video import FrameIndex, FramesChangedError, VideoDecodeError, VideoReader
 from hiera_video.video.manifest import open_video
 
-CROP = TestTransform(num_crops=3, short_side_px=40, crop_size_px=32)
+CROP = EvalTransform(num_crops=3, short_side_px=40, crop_size_px=32)
 
 
 def read(path, *, windows, clips_per_chunk=3, open_reader=open_video):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from video_factory import write_video
 
-from hiera_video.data.transforms import TestTransform
+from hiera_video.data.transforms import EvalTransform
 from hiera_video.streams.chunk import Failure
 from hiera_video.streams.clip_reader import ClipReader
 from hiera_video.streams.clip_stream import NOTHING, ClipStream
@@ -20,7 +20,7 @@ from hiera_video.video.manifest import open_video
 
 
 def make_stream(paths, queue, open_reader=open_video):
-    transform = TestTransform(num_crops=1, short_side_px=40, crop_size_px=32)
+    transform = EvalTransform(num_crops=1, short_side_px=40, crop_size_px=32)
     reader = ClipReader(SlidingWindows(4, window=0.4, stride=0.4), transform, 8, open_reader)
     return ClipStream(np.array(paths), queue=queue, reader=reader)
 

@@ -1,4 +1,4 @@
-"""A manifest gives the frames that a scan would, sees files that have changed, and keeps broken ones out of the way."""
+"""A manifest gives the same frames as a scan, notices changed files, and keeps broken videos out of training."""
 
 import logging
 import pickle
@@ -103,7 +103,7 @@ def test_a_changed_file_is_scanned_again(tmp_path, caplog):
 
 
 def test_another_file_of_the_same_size_is_noticed(tmp_path):
-    """Nothing but decoding can see it; then the frames are counted anew."""
+    """Only decoding shows it; then the frames are counted again."""
     first = write_video(tmp_path / "a.mp4", num_frames=60)
     manifest = save(tmp_path / "m.parquet", {str(first): inspect_video(str(first))})
     other = write_video(tmp_path / "b.mp4", num_frames=40, pts=[i * 50 for i in range(40)]).read_bytes()
@@ -130,7 +130,7 @@ def test_what_is_no_manifest(tmp_path, content):
 
 @pytest.fixture
 def data_dir(tmp_path):
-    """Ten videos, of which three are broken; frames of video i show numbers from 0 on."""
+    """Ten videos, three of them broken; the frames of each show numbers from 0 on."""
     names = [f"{i}.mp4" for i in range(10)]
     for name in names:
         write_video(tmp_path / name, num_frames=20)
@@ -203,9 +203,9 @@ def test_tests_name_broken_videos_without_opening_them(data_dir, opened):
     batches = list(build_val_loader(make_cfg(data_dir)))
     bad = [entry for batch in batches for entry in batch["bad"]]
     assert [index for index, _, _ in bad] == [2, 5, 7]
-    told = [reason.replace(str(data_dir), "") for _, _, reason in bad]
-    assert told[0] == "/2.mp4: missing when the data set was checked (no such file); not opened"
-    assert "empty when" in told[1] and "unreadable when" in told[2]
+    reasons = [reason.replace(str(data_dir), "") for _, _, reason in bad]
+    assert reasons[0] == "/2.mp4: missing when the data set was checked (no such file); not opened"
+    assert "empty when" in reasons[1] and "unreadable when" in reasons[2]
     assert {name for name, _ in opened} == {f"{i}.mp4" for i in (0, 1, 3, 4, 6, 8, 9)}
     assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(10)), "each counts"
 

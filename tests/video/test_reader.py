@@ -55,7 +55,7 @@ FORMATS = {
     "gray.mp4": {"pix_fmt": "gray"},
     "a:b %d é.mp4": {},
 }
-# what a back-end besides PyAV must read by itself: everywhere else it may hand over to PyAV
+# files that decord and torchcodec must decode themselves; all others they may leave to PyAV
 READ_BY_ITSELF = ["h264.mp4", "h264.mkv", "one_key.mp4", "vp9.webm", "uneven.mp4", "late_start.mp4", "rotated_90.mp4"]
 
 
@@ -81,7 +81,7 @@ def test_each_position_gives_the_frame_with_its_number(painted_video, backend, n
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_backends_agree_on_colours(painted_video, backend, name):
+def test_backends_agree_on_colors(painted_video, backend, name):
     expected = np.stack(decode_plainly(painted_video(name, **FORMATS[name]))).astype(int)
     with VideoReader(painted_video(name, **FORMATS[name]), backend) as reader:
         found = reader.get_frames(range(NUM_FRAMES)).numpy()
@@ -151,7 +151,7 @@ def test_frames_that_nobody_needs_are_not_decoded(painted_video, monkeypatch, na
     with VideoReader(painted_video(name, **FORMATS[name])) as reader:
         decoded = count_decoded(reader, monkeypatch)
         assert read_number(reader.get_frames([19])[0]) == 19
-    assert 0 < len(decoded) <= 14  # of 20; half of the B-frames, and more, are referred to by no other frame
+    assert 0 < len(decoded) <= 14  # of 20: no other frame refers to half of the B-frames, or more
 
 
 def test_frames_of_higher_hevc_layers_may_refer_to_any(painted_video, monkeypatch):
@@ -235,7 +235,7 @@ def test_damage_that_only_decoding_shows_is_an_error_and_corrects_the_length(pai
         positions = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     data = bytearray(path.read_bytes())
     start, size = positions[8]
-    data[start + 4 : start + size] = b"\xff" * (size - 4)  # behind the block's own header
+    data[start + 4 : start + size] = b"\xff" * (size - 4)  # after the block's own header
     damaged = tmp_path / "damaged.webm"
     damaged.write_bytes(data)
     num_decodable = len(decode_plainly(damaged))
@@ -338,7 +338,7 @@ def test_backend_that_cannot_be_loaded_names_what_to_install(painted_video, monk
 
 def test_handing_over_to_pyav_is_logged_once_for_each_reason(painted_video, backend, caplog, monkeypatch):
     if backend == "pyav":
-        pytest.skip("PyAV hands over to nobody")
+        pytest.skip("PyAV leaves no file to another decoder")
     monkeypatch.setattr(reader_module, "_warned", set())
     for _ in range(2):
         with VideoReader(painted_video("mpeg4.avi", codec="mpeg4"), backend) as reader:

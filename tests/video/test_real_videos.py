@@ -1,4 +1,4 @@
-"""Real files made by others: the number of frames that their list names, and the frames of a plain full decode."""
+"""Real files from other people: the reader finds as many frames as listed here, the same as a plain full decode."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Videos that are not local files: remote ones, of which only a part is fetched, and folders of pictures."""
+"""Videos that are not local files: remote ones, which are fetched in part, and folders of pictures."""
 
 import http.server
 import random

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from hiera_video.embeddings.probes.labelled import LabelledVideos, compute_scaling
+from hiera_video.embeddings.probes.labeled import LabeledVideos, compute_scaling
 from hiera_video.utils.rng import seeded
 
 WEIGHT_DECAYS = (0.1, 10.0)
@@ -23,7 +23,7 @@ class AttentiveProbe(nn.Module):
 
     Args:
         mean: (D,), taken off each window.
-        std: (D,), each window is divided by it, before layer normalisation.
+        std: (D,), each window is divided by it, before layer normalization.
         num_classes: K.
 
     Follows: attentive probing as in V-JEPA (arXiv 2404.08471, section 4), with multi-head cross-attention alone.
@@ -37,8 +37,7 @@ class AttentiveProbe(nn.Module):
         dim = len(mean)
         most = max(dim // 64, min(dim, 4))
         self.num_heads = max(heads for heads in range(1, most + 1) if dim % heads == 0)
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
+        self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
         self.query = nn.Parameter(torch.randn(self.num_heads, dim) / math.sqrt(dim))
         self.value = nn.Linear(dim, dim)
         self.head = nn.Linear(dim, num_classes)
@@ -64,8 +63,8 @@ class AttentiveResult:
 
 
 def classify_attentive(
-    train: LabelledVideos,
-    test: LabelledVideos,
+    train: LabeledVideos,
+    test: LabeledVideos,
     *,
     num_classes: int,
     held_out: torch.Tensor,
@@ -98,7 +97,7 @@ def classify_attentive(
 
 
 def _train(
-    videos: LabelledVideos,
+    videos: LabeledVideos,
     rows: torch.Tensor,
     weight_decay: float,
     *,
@@ -128,7 +127,7 @@ def _train(
 
 
 @torch.no_grad()
-def _compute_logits(probe: AttentiveProbe, videos: LabelledVideos, rows: torch.Tensor) -> torch.Tensor:
+def _compute_logits(probe: AttentiveProbe, videos: LabeledVideos, rows: torch.Tensor) -> torch.Tensor:
     return torch.cat([probe(*videos.pad(batch)) for batch in rows.split(_MAX_BATCH)])
 
 

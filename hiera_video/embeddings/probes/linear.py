@@ -9,7 +9,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from hiera_video.embeddings.probes.labelled import compute_scaling
+from hiera_video.embeddings.probes.labeled import compute_scaling
 from hiera_video.utils.logging import get_logger
 
 STRENGTHS = tuple(10.0**power for power in range(-6, 3))  # C of scikit-learn: the smaller, the stronger
@@ -21,7 +21,7 @@ _logger = get_logger(__name__)
 def classify_linear(
     train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, *, held_out: torch.Tensor
 ) -> tuple[torch.Tensor, float]:
-    """Logistic regression on standardised features.
+    """Logistic regression on standardized features.
 
     Args:
         train: float32 (n, D), one row for each video.
@@ -35,18 +35,18 @@ def classify_linear(
     """
     strength = _DEFAULT_STRENGTH
     if held_out.any():
-        fitted, others = _standardise(train[~held_out], train[held_out])
+        fitted, others = _standardize(train[~held_out], train[held_out])
         targets = labels[held_out].numpy()
         models = {c: _fit(fitted, labels[~held_out].numpy(), c) for c in STRENGTHS}
         strength = max(STRENGTHS, key=lambda c: _judge(models[c], others, targets))
-    fitted, others = _standardise(train, test)
+    fitted, others = _standardize(train, test)
     model = _fit(fitted, labels.numpy(), strength)
     if model.n_iter_.max() >= _MAX_STEPS:
         _logger.warning("The linear probe with C = %g has not converged after %d steps", strength, _MAX_STEPS)
     return torch.from_numpy(model.predict(others).astype(np.int64)), strength
 
 
-def _standardise(fitted: torch.Tensor, others: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _standardize(fitted: torch.Tensor, others: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     mean, std = compute_scaling(fitted)
     return ((fitted - mean) / std).numpy(), ((others - mean) / std).numpy()
 

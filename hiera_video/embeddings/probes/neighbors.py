@@ -72,7 +72,7 @@ def score_retrieval(
         the average precision, the mean over the videos of the class of the share of the class among all up to them.
         Equally similar videos come in the order of their rows.
     """
-    scores: dict[str, list[torch.Tensor]] = {f"recall@{k}": [] for k in recalls} | {"mAP": []}
+    scores: dict[str, list[torch.Tensor]] = {name: [] for name in (*(f"recall@{k}" for k in recalls), "mAP")}
     start = 0
     for _, rows in _rank(queries, gallery):
         same = gallery_labels[rows] == query_labels[start : start + len(rows), None]  # (c, n)

@@ -11,7 +11,7 @@ import torch
 
 from hiera_video.embeddings.probes.attentive import classify_attentive
 from hiera_video.embeddings.probes.bootstrap import compute_bootstrap_intervals
-from hiera_video.embeddings.probes.labelled import LabelledVideos, hold_out
+from hiera_video.embeddings.probes.labeled import LabeledVideos, hold_out
 from hiera_video.embeddings.probes.linear import classify_linear
 from hiera_video.embeddings.probes.neighbors import classify_knn, expect_random_retrieval, score_retrieval
 
@@ -28,7 +28,7 @@ class Score:
         value: mean over the test videos.
         low: lower end of its 95 % bootstrap interval over test videos.
         high: upper end.
-        baseline: what is had without embeddings. Of an accuracy: by naming the most frequent class of the training
+        baseline: the value without embeddings. Of an accuracy: by naming the most frequent class of the training
             videos (of equally frequent ones the first) for every test video. Of retrieval: the expectation over random
             orders of the gallery, exact (`expect_random_retrieval`).
     """
@@ -54,8 +54,8 @@ class ProbeReport:
 
 
 def run_probes(
-    train: LabelledVideos,
-    test: LabelledVideos,
+    train: LabeledVideos,
+    test: LabeledVideos,
     *,
     num_classes: int,
     probes: Sequence[str] = PROBES,
@@ -82,7 +82,8 @@ def run_probes(
     _check(test, num_classes, probes)
     held_out = hold_out(train.labels, seed=seed)
     train_means, test_means = train.compute_means(), test.compute_means()
-    predicted, settings = {}, {}
+    predicted: dict[str, torch.Tensor] = {}
+    settings: dict[str, dict[str, float]] = {}
     if "knn" in probes:
         predicted["knn"] = classify_knn(train_means, train.labels, test_means, num_neighbors=num_neighbors)
         settings["knn"] = {"num_neighbors": min(num_neighbors, len(train))}
@@ -117,7 +118,7 @@ def _make_scores(
     )
 
 
-def _check(test: LabelledVideos, num_classes: int, probes: Sequence[str]) -> None:
+def _check(test: LabeledVideos, num_classes: int, probes: Sequence[str]) -> None:
     unknown = [name for name in probes if name not in PROBES]
     if unknown or not probes:
         raise ValueError(f"probes = {list(probes)}; each must be one of {', '.join(PROBES)}, and there must be one")

@@ -10,8 +10,12 @@ from functools import partial
 
 import numpy as np
 import torch
+from fvcore.common.config import CfgNode
 
 from hiera_video.engine.extraction.timing import WorkTimes
+from hiera_video.engine.views import compute_on_views
+from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.features import compute_features
 from hiera_video.streams.chunk import Chunk, Failure
 
 Compute = Callable[[torch.Tensor], torch.Tensor]  # views uint8 (n, C, T, H, W) on the CPU -> features (n, ...)
@@ -89,6 +93,17 @@ class ModelBatches:
         while self._waiting and self._waiting[0][0] <= _count_rows(self._features):
             num_views, item = self._waiting.popleft()
             yield item if isinstance(item, Failure) else item(torch.cat(_take_rows(self._features, num_views)))
+
+
+def build_compute(cfg: CfgNode, model: HieraEncoder) -> Compute:
+    """A function from views, uint8 (n, C, T, H, W) on the CPU, to features of EXTRACT.LAYER on the model's device."""
+    device = next(model.parameters()).device
+    run: Callable[..., torch.Tensor] = torch.compile(compute_features) if cfg.MODEL.COMPILE else compute_features
+
+    def compute(clips: torch.Tensor) -> torch.Tensor:
+        return run(model, clips, cfg.EXTRACT.LAYER)
+
+    return partial(compute_on_views, cfg, compute, device=device, precision=cfg.EXTRACT.PRECISION)
 
 
 def _count_rows(queue: deque[torch.Tensor]) -> int:

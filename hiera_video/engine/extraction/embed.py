@@ -12,10 +12,11 @@ import torch
 from hiera_video.config import load_config
 from hiera_video.embeddings.reading import Embeddings, read_embeddings
 from hiera_video.engine.extraction.averaging import Average, Averager
-from hiera_video.engine.extraction.job import build_compute, build_extraction_reader, run_extraction
+from hiera_video.engine.extraction.batching import build_compute
+from hiera_video.engine.extraction.job import build_extraction_reader, run_extraction
 from hiera_video.engine.extraction.settings import get_unused_parameters
 from hiera_video.engine.trained import NO_JOBS, compute_file_sha256, compute_model_sha256, load_model, load_trained
-from hiera_video.models.hiera import Hiera
+from hiera_video.models.encoder import HieraEncoder
 from hiera_video.streams.chunk import OpenVideos
 from hiera_video.streams.collect import collect_paths
 from hiera_video.streams.windows import ClipPlanner, ClipsWithin, build_clip_planner
@@ -25,7 +26,7 @@ from hiera_video.utils.distributed import get_device
 def embed(
     videos: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
-    model: str | Hiera = "",
+    model: str | HieraEncoder = "",
     checkpoint: str = "",
     output_dir: str | os.PathLike[str] | None = None,
     window_sec: float | None = None,
@@ -107,13 +108,13 @@ def embed(
 def _embed_into(
     folder: str,
     videos: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    model: str | Hiera,
+    model: str | HieraEncoder,
     checkpoint: str,
     cfg_files: Sequence[str],
     words: list[str],
 ) -> None:
     collection = collect_paths(videos)
-    if isinstance(model, Hiera):
+    if isinstance(model, HieraEncoder):
         cfg = load_config(cfg_files, [*_describe_model(model), *NO_JOBS, *words])
         was_training = model.training
         try:
@@ -187,7 +188,7 @@ def _choose_clips(given: dict[str, float | int | None]) -> dict[str, Any]:
     return {"EXTRACT.CLIPS": "windows", "EXTRACT.UNIT": unit, **lengths}
 
 
-def _describe_model(model: Hiera) -> list[str]:
+def _describe_model(model: HieraEncoder) -> list[str]:
     """Config words that fit a model in memory: its clips' size, and a short side to resize to in proportion."""
     if len(model.input_size) != 3 or model.input_size[1] != model.input_size[2]:
         raise ValueError(f"the model's input_size is {model.input_size}; videos need (T, side, side)")

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from fvcore.common.config import CfgNode
-from torch import nn
 
 from hiera_video.data.loader import count_workers
 from hiera_video.embeddings.per_video import write_npy_files, write_safetensors_files
-from hiera_video.embeddings.store import ShardWriter, VideoInfo, prepare_folder, read_ids, write_failures
-from hiera_video.engine.extraction.averaging import Averager
-from hiera_video.engine.extraction.batching import Compute, ModelBatches
+from hiera_video.embeddings.store import prepare_folder, write_failures
+from hiera_video.engine.extraction.batching import ModelBatches, build_compute
 from hiera_video.engine.extraction.progress import Progress
-from hiera_video.engine.extraction.rows import VideoRows
+from hiera_video.engine.extraction.rows import build_rows
 from hiera_video.engine.extraction.settings import check_output, describe_extraction, get_unused_parameters
 from hiera_video.engine.extraction.timing import WorkTimes
 from hiera_video.engine.trained import compute_file_sha256, find_weights, load_model
-from hiera_video.engine.views import compute_on_views
-from hiera_video.models.features import compute_features, get_feature_shape
+from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.features import get_feature_shape
 from hiera_video.streams.clip_loader import ClipLoader
 from hiera_video.streams.clip_reader import ClipReader, build_clip_reader
 from hiera_video.streams.collect import Collection, build_collection
 from hiera_video.streams.windows import ClipPlanner, build_clip_planner
 from hiera_video.streams.work_queue import WorkQueue, order_by_size
-from hiera_video.utils.distributed import barrier, get_device, get_rank, is_main_process
+from hiera_video.utils.distributed import barrier, get_device, is_main_process
 from hiera_video.utils.logging import get_logger, log_json_stats
 from hiera_video.utils.pathmgr import get_path_here
 from hiera_video.video.manifest import get_size_bytes
@@ -49,7 +44,7 @@ def extract(cfg: CfgNode) -> None:
 
 
 def run_extraction(
-    cfg: CfgNode, model: nn.Module, collection: Collection, *, checkpoint: str, sha256: str
+    cfg: CfgNode, model: HieraEncoder, collection: Collection, *, checkpoint: str, sha256: str
 ) -> dict[str, Any]:
     """Embeds videos with a model that is on its device.
 
@@ -90,7 +85,7 @@ def run_extraction(
 
 
 def prepare_output(
-    cfg: CfgNode, model: nn.Module, collection: Collection, *, checkpoint: str, sha256: str
+    cfg: CfgNode, model: HieraEncoder, collection: Collection, *, checkpoint: str, sha256: str
 ) -> np.ndarray:
     """Writes the side-car and makes OUTPUT_DIR ready. Only the main process does this; others get nothing to do.
 
@@ -106,35 +101,6 @@ def prepare_output(
     here = [get_path_here(str(collection.paths[i])) for i in todo]
     logger.info("%d videos to embed, %d are done already", len(todo), len(complete))
     return todo[order_by_size([None if path is None else get_size_bytes(path) for path in here])]
-
-
-def build_rows(cfg: CfgNode, model: nn.Module, collection: Collection) -> VideoRows:
-    """What writes the rows of these videos to OUTPUT_DIR."""
-    labels, splits, ids = collection.labels.tolist(), collection.splits, collection.make_ids(read_ids(cfg.OUTPUT_DIR))
-    videos = [
-        VideoInfo(str(path), name, None if labels[i] < 0 else labels[i], None if splits is None else str(splits[i]))
-        for i, (path, name) in enumerate(zip(collection.paths, ids, strict=True))
-    ]
-    shape = get_feature_shape(model, cfg.EXTRACT.LAYER)
-    writer = ShardWriter(cfg.OUTPUT_DIR, dim=int(np.prod(shape)), dtype=cfg.EXTRACT.DTYPE, rank=get_rank())
-    make_averager = partial(
-        Averager,
-        cfg.EXTRACT.AVERAGE,
-        num_crops=cfg.EXTRACT.NUM_CROPS,
-        l2_normalize=cfg.EXTRACT.L2_NORMALIZE,
-    )
-    return VideoRows(writer, videos, make_averager=make_averager)
-
-
-def build_compute(cfg: CfgNode, model: nn.Module) -> Compute:
-    """A function from views, uint8 (n, C, T, H, W) on the CPU, to features of EXTRACT.LAYER on the model's device."""
-    device = next(model.parameters()).device
-    run: Callable[..., torch.Tensor] = torch.compile(compute_features) if cfg.MODEL.COMPILE else compute_features
-
-    def compute(clips: torch.Tensor) -> torch.Tensor:
-        return run(model, clips, cfg.EXTRACT.LAYER)
-
-    return partial(compute_on_views, cfg, compute, device=device, precision=cfg.EXTRACT.PRECISION)
 
 
 def build_extraction_reader(

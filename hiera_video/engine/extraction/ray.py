@@ -16,15 +16,9 @@ from fvcore.common.config import CfgNode
 
 from hiera_video.config import dump_config
 from hiera_video.config.load import config_from_text
-from hiera_video.engine.extraction.batching import ChunkFeatures
-from hiera_video.engine.extraction.job import (
-    build_compute,
-    build_extraction_reader,
-    build_rows,
-    prepare_output,
-    write_rest,
-)
-from hiera_video.engine.extraction.rows import VideoRows
+from hiera_video.engine.extraction.batching import ChunkFeatures, build_compute
+from hiera_video.engine.extraction.job import build_extraction_reader, prepare_output, write_rest
+from hiera_video.engine.extraction.rows import VideoRows, build_rows
 from hiera_video.engine.extraction.settings import check_output, get_unused_parameters
 from hiera_video.engine.trained import compute_file_sha256, find_weights, load_model
 from hiera_video.streams.chunk import Chunk, Failure, OpenVideos

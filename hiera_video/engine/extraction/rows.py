@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from hiera_video.embeddings.store import ShardWriter, VideoInfo
+import numpy as np
+from fvcore.common.config import CfgNode
+
+from hiera_video.embeddings.store import ShardWriter, VideoInfo, read_ids
 from hiera_video.engine.extraction.averaging import Averager
 from hiera_video.engine.extraction.batching import ChunkFeatures
+from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.features import get_feature_shape
 from hiera_video.streams.chunk import Failure, OpenVideos
+from hiera_video.streams.collect import Collection
+from hiera_video.utils.distributed import get_rank
 
 
 @dataclass
@@ -77,3 +85,21 @@ class VideoRows:
         self._open.close(failure.index)
         self._writer.discard(path)
         self.failures[path] = failure.reason
+
+
+def build_rows(cfg: CfgNode, model: HieraEncoder, collection: Collection) -> VideoRows:
+    """What writes the rows of these videos to OUTPUT_DIR."""
+    labels, splits, ids = collection.labels.tolist(), collection.splits, collection.make_ids(read_ids(cfg.OUTPUT_DIR))
+    videos = [
+        VideoInfo(str(path), name, None if labels[i] < 0 else labels[i], None if splits is None else str(splits[i]))
+        for i, (path, name) in enumerate(zip(collection.paths, ids, strict=True))
+    ]
+    shape = get_feature_shape(model, cfg.EXTRACT.LAYER)
+    writer = ShardWriter(cfg.OUTPUT_DIR, dim=int(np.prod(shape)), dtype=cfg.EXTRACT.DTYPE, rank=get_rank())
+    make_averager = partial(
+        Averager,
+        cfg.EXTRACT.AVERAGE,
+        num_crops=cfg.EXTRACT.NUM_CROPS,
+        l2_normalize=cfg.EXTRACT.L2_NORMALIZE,
+    )
+    return VideoRows(writer, videos, make_averager=make_averager)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import nn
+from torch.utils.data import DataLoader
 
 from hiera_video.data.erasing import build_erasing
 from hiera_video.data.loader import build_train_loader, build_val_loader
@@ -28,7 +30,6 @@ def train(cfg: CfgNode) -> None:
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model_from_cfg(cfg, crop_size=cfg.DATA.TRAIN_CROP_SIZE).to(device)
     train_loader = build_train_loader(cfg)
-    val_loader = build_val_loader(cfg) if cfg.TRAIN.EVAL_PERIOD else None
     erase, mix = build_erasing(cfg), build_mix(cfg)
 
     def compute_loss(forward: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -39,20 +40,22 @@ def train(cfg: CfgNode) -> None:
         logits = forward(clips)  # (B*V, K)
         return F.cross_entropy(logits.float(), target), compute_train_accuracy(logits.detach(), target)
 
-    def validate(state: TrainState) -> dict[str, Any]:
-        watch = Stopwatch()
-        predictions = evaluate(cfg, state.get_model_to_use(), val_loader, title="validation")
-        counts = {"num_videos": len(predictions.labels), "num_failed": len(predictions.failed)}
-        return {**predictions.compute_accuracy(), **counts, "seconds": round(watch.lap(), 2)}
-
     run_training(
         cfg,
         model,
         train_loader,
         compute_loss=compute_loss,
-        validate=validate,
+        validate=partial(validate, cfg, build_val_loader(cfg)) if cfg.TRAIN.EVAL_PERIOD else None,
         validation_period_epochs=cfg.TRAIN.EVAL_PERIOD,
     )
+
+
+def validate(cfg: CfgNode, loader: DataLoader, state: TrainState) -> dict[str, Any]:
+    """Accuracy on the validation list, in percent, with the counts of videos."""
+    watch = Stopwatch()
+    predictions = evaluate(cfg, state.get_model_to_use(), loader, title="validation")
+    counts = {"num_videos": len(predictions.labels), "num_failed": len(predictions.failed)}
+    return {**predictions.compute_accuracy(), **counts, "seconds": round(watch.lap(), 2)}
 
 
 def compute_train_accuracy(logits: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from fvcore.common.config import CfgNode
@@ -20,9 +20,11 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from hiera_video.config import dump_config
+from hiera_video.data.loader import get_dataset, get_epoch_sampler
 from hiera_video.engine.batch import autocast
 from hiera_video.engine.meters import TrainMeters, format_duration
 from hiera_video.engine.training.state import TrainState, save_state, start_or_resume
+from hiera_video.models.encoder import HieraEncoder
 from hiera_video.solver.lr_policy import LrPolicy, build_lr_policy
 from hiera_video.solver.optimizer import set_lr
 from hiera_video.utils.distributed import get_device, get_rank, is_initialized, is_main_process
@@ -39,7 +41,7 @@ Validate = Callable[[TrainState], dict[str, Any]]
 
 def run_training(
     cfg: CfgNode,
-    model: nn.Module,
+    model: HieraEncoder,
     loader: DataLoader,
     *,
     compute_loss: ComputeLoss,
@@ -71,7 +73,7 @@ def run_training(
         if validate and _is_due(cfg, validation_period_epochs, state.epoch):
             is_best = _run_validation(cfg, state, validate, writer)
         is_due = _is_due(cfg, cfg.TRAIN.CHECKPOINT_PERIOD, state.epoch)
-        save_state(cfg, state, class_names=loader.dataset.videos.class_names, is_best=is_best, is_due=is_due)
+        save_state(cfg, state, class_names=get_dataset(loader).videos.class_names, is_best=is_best, is_due=is_due)
     if writer:
         writer.close()
 
@@ -93,8 +95,9 @@ def train_epoch(
         writer: of TensorBoard events.
     """
     device, epoch = get_device(), state.epoch
-    num_steps, num_accum = loader.sampler.steps_per_epoch, cfg.TRAIN.GRAD_ACCUM_STEPS
-    loader.sampler.set_epoch(epoch)
+    sampler, num_accum = get_epoch_sampler(loader), cfg.TRAIN.GRAD_ACCUM_STEPS
+    num_steps = sampler.steps_per_epoch
+    sampler.set_epoch(epoch)
     # Dropout, drop path and mixup draw from here on: the same in a resumed run.
     seed_everything(cfg.RNG_SEED, epoch, get_rank())
     forward.train()
@@ -189,7 +192,7 @@ def _log(cfg: CfgNode, stats: dict[str, Any], writer: SummaryWriter | None, *, s
 
 def _wrap(cfg: CfgNode, model: nn.Module) -> nn.Module:
     if cfg.MODEL.COMPILE:
-        model = torch.compile(model)
+        model = cast(nn.Module, torch.compile(model))
     if is_initialized():
         device = get_device()
         ids = [device.index] if device.type == "cuda" else None

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
+from torch.utils.data import DataLoader
 
-from hiera_video.data.loader import build_train_loader, build_val_loader
+from hiera_video.data.loader import build_train_loader, build_val_loader, get_dataset
 from hiera_video.embeddings.probes.neighbors import classify_knn
 from hiera_video.engine.batch import to_model_input
 from hiera_video.engine.evaluate import compute_per_video
@@ -29,7 +30,6 @@ def pretrain(cfg: CfgNode) -> None:
     make_mask = partial(draw_mask, model.mask_units_grid, cfg.MAE.MASK_RATIO, kind=cfg.MAE.MASK_TYPE)
     make_mask()  # a ratio that leaves no unit stops here and not in a worker
     train_loader = build_train_loader(cfg, make_mask=make_mask)
-    val_loader = build_val_loader(cfg) if cfg.MAE.PROBE_PERIOD else None
 
     def compute_loss(forward: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
@@ -37,25 +37,27 @@ def pretrain(cfg: CfgNode) -> None:
         loss, _, _, _ = forward(clips, mask=mask)
         return loss, {}
 
-    def probe(state: TrainState) -> dict[str, Any]:
-        watch = Stopwatch()
-        mae = state.get_model_to_use()
-        features, failed = compute_per_video(
-            cfg, mae, val_loader, compute=lambda clips: mae.forward_features(clips).float(), title="probe"
-        )
-        if not is_main_process():
-            return {}  # the main process alone logs what is measured
-        labels = torch.from_numpy(val_loader.dataset.videos.labels)
-        predicted = classify_knn(features, labels, num_neighbors=cfg.MAE.PROBE_NEIGHBORS)  # each video by the others
-        accuracy = 100.0 * (predicted == labels).double().mean().item()
-        counts = {"num_videos": len(labels), "num_failed": len(failed)}
-        return {"knn_top1": accuracy, **counts, "seconds": round(watch.lap(), 2)}
-
     run_training(
         cfg,
         model,
         train_loader,
         compute_loss=compute_loss,
-        validate=probe,
+        validate=partial(probe_features, cfg, build_val_loader(cfg)) if cfg.MAE.PROBE_PERIOD else None,
         validation_period_epochs=cfg.MAE.PROBE_PERIOD,
     )
+
+
+def probe_features(cfg: CfgNode, loader: DataLoader, state: TrainState) -> dict[str, Any]:
+    """Top-1 of nearest neighbors among the features of the validation list; only the main process computes it."""
+    watch = Stopwatch()
+    mae = state.get_model_to_use()
+    features, failed = compute_per_video(
+        cfg, mae, loader, compute=lambda clips: mae.forward_features(clips).float(), title="probe"
+    )
+    if not is_main_process():
+        return {}
+    labels = torch.from_numpy(get_dataset(loader).videos.labels)
+    predicted = classify_knn(features, labels, num_neighbors=cfg.MAE.PROBE_NEIGHBORS)  # each video by the others
+    accuracy = 100.0 * (predicted == labels).double().mean().item()
+    counts = {"num_videos": len(labels), "num_failed": len(failed)}
+    return {"knn_top1": accuracy, **counts, "seconds": round(watch.lap(), 2)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from fvcore.common.config import CfgNode
@@ -22,6 +22,7 @@ from hiera_video.engine.checkpoint import (
     save_checkpoint,
 )
 from hiera_video.models.checkpoint_file import CheckpointFile, read_checkpoint_file
+from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.weights import load_weights
 from hiera_video.solver.optimizer import build_optimizer
 from hiera_video.utils.distributed import barrier, get_device, is_main_process
@@ -35,7 +36,7 @@ logger = get_logger(__name__)
 class TrainState:
     """Everything that one epoch hands to the next."""
 
-    model: nn.Module
+    model: HieraEncoder
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: AveragedModel | None
@@ -43,12 +44,12 @@ class TrainState:
     epoch: int = 0  # finished epochs
     best_top1: float = -1.0
 
-    def get_model_to_use(self) -> nn.Module:
-        """The model to validate, test and deploy: the moving average where there is one."""
-        return self.ema.module if self.ema else self.model
+    def get_model_to_use(self) -> HieraEncoder:
+        """The model to validate, test and deploy: the moving average if there is one."""
+        return cast(HieraEncoder, self.ema.module) if self.ema else self.model
 
 
-def start_or_resume(cfg: CfgNode, model: nn.Module) -> TrainState:
+def start_or_resume(cfg: CfgNode, model: HieraEncoder) -> TrainState:
     """The state to train from: the newest checkpoint of OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH, else fresh.
 
     Args:

@@ -17,7 +17,7 @@ from hiera_video.embeddings.probes import linear as linear_probe
 from hiera_video.embeddings.probes import neighbors
 from hiera_video.embeddings.probes.attentive import AttentiveProbe, classify_attentive
 from hiera_video.embeddings.probes.bootstrap import compute_bootstrap_intervals
-from hiera_video.embeddings.probes.labelled import LabelledVideos, compute_scaling, group_by_video, hold_out
+from hiera_video.embeddings.probes.labeled import LabeledVideos, compute_scaling, group_by_video, hold_out
 from hiera_video.embeddings.probes.linear import classify_linear
 from hiera_video.embeddings.probes.neighbors import classify_knn, expect_random_retrieval, score_retrieval
 from hiera_video.embeddings.probes.run import run_probes
@@ -25,13 +25,13 @@ from hiera_video.embeddings.reading import Embeddings
 
 
 def make_clusters(num_videos, *, num_classes=3, dim=8, noise=0.3, seed=0, signal=1.0, max_windows=3):
-    """Videos around a centre for each class; the centres are the same for every seed."""
+    """Videos around a center for each class; the centers are the same for every seed."""
     centers = torch.randn(num_classes, dim, generator=torch.Generator().manual_seed(77)) * signal
     draw = torch.Generator().manual_seed(seed)
     labels = torch.arange(num_videos) % num_classes
     counts = torch.randint(1, max_windows + 1, (num_videos,), generator=draw)
     windows = centers[labels].repeat_interleave(counts, 0)
-    return LabelledVideos(windows + noise * torch.randn(windows.shape, generator=draw), counts, labels)
+    return LabeledVideos(windows + noise * torch.randn(windows.shape, generator=draw), counts, labels)
 
 
 def make_needles(num_videos, *, seed, num_classes=4, dim=32, num_windows=16):
@@ -45,7 +45,7 @@ def make_needles(num_videos, *, seed, num_classes=4, dim=32, num_windows=16):
     windows = torch.randn(int(counts.sum()), dim, generator=draw)
     place = counts.cumsum(0) - 1 - (torch.rand(num_videos, generator=draw) * counts).long()
     windows[place] = centers[labels] * dim**0.5 + 0.3 * windows[place]
-    return LabelledVideos(windows, counts, labels)
+    return LabeledVideos(windows, counts, labels)
 
 
 def test_windows_are_grouped_by_video():
@@ -87,7 +87,7 @@ def test_knn_agrees_with_a_loop(monkeypatch):
                 votes[labels[row]] += np.exp(cosine[row].item() / 0.07)
             expected.append(int(np.argmax(votes)))
         assert classify_knn(train, labels, test, num_neighbors=k).tolist() == expected
-    assert len(set(classify_knn(train, labels, test, num_neighbors=100).tolist())) > 1, "a far neighbour weighs less"
+    assert len(set(classify_knn(train, labels, test, num_neighbors=100).tolist())) > 1, "a far neighbor weighs less"
 
 
 def test_left_out_rows_agree_with_a_loop_and_rows_with_nan_neither_vote_nor_hit(monkeypatch):
@@ -219,7 +219,7 @@ def test_bootstrap_of_a_known_case():
         compute_bootstrap_intervals(np.ones((0, 1)), seed=0)
 
 
-def test_the_linear_probe_is_a_logistic_regression_of_standardised_features():
+def test_the_linear_probe_is_a_logistic_regression_of_standardized_features():
     train, test = make_clusters(90, noise=2.0), make_clusters(60, noise=2.0, seed=1)
     scale = torch.logspace(-3, 3, 8)
     x, y, z = train.compute_means() * scale + 5, train.labels, test.compute_means() * scale + 5
@@ -278,13 +278,14 @@ def test_attention_is_that_of_torch_and_ignores_padding():
     torch.testing.assert_close(probe(windows[1:2, :1], is_window[1:2, :1]), probe(windows, is_window)[1:2])
 
 
+@pytest.mark.slow
 def test_attention_finds_the_window_that_tells():
     train, test = make_needles(320, seed=0), make_needles(200, seed=1)
     scores = {s.probe: s for s in run_probes(train, test, num_classes=4, probes=["linear", "attentive"]).scores}
     assert scores["attentive"].low > scores["linear"].high and scores["attentive"].value > 90
 
 
-@pytest.mark.parametrize("probe", ["knn", "linear", "attentive", "retrieval"])
+@pytest.mark.parametrize("probe", ["knn", "linear", pytest.param("attentive", marks=pytest.mark.slow), "retrieval"])
 def test_separable_classes_are_told_apart_and_noise_is_not(probe):
     train, test = make_clusters(60, noise=0.1), make_clusters(45, noise=0.1, seed=1)
     for score in run_probes(train, test, num_classes=3, probes=[probe], num_neighbors=5).scores:
@@ -299,9 +300,10 @@ def test_separable_classes_are_told_apart_and_noise_is_not(probe):
         assert scores[0].metric == "top-1" and scores[0].baseline == pytest.approx(100 / 3)
 
 
+@pytest.mark.slow
 def test_test_labels_decide_about_nothing_but_the_score():
     train, test = make_clusters(60, noise=3.0), make_clusters(50, noise=3.0, seed=1)
-    shuffled = LabelledVideos(test.windows, test.counts, test.labels.roll(7))
+    shuffled = LabeledVideos(test.windows, test.counts, test.labels.roll(7))
     first, second = (run_probes(train, videos, num_classes=3) for videos in (test, shuffled))
     assert first.settings == second.settings and list(first.predicted) == ["knn", "linear", "attentive"]
     for probe, predicted in first.predicted.items():
@@ -309,6 +311,7 @@ def test_test_labels_decide_about_nothing_but_the_score():
     assert [s.value for s in first.scores] != [s.value for s in second.scores]
 
 
+@pytest.mark.slow
 def test_the_report_states_what_was_chosen_and_counts_unseen_classes_as_wrong():
     train, test = make_clusters(61, noise=0.1), make_clusters(40, seed=1, noise=0.1)
     test.labels[:10] = -1
@@ -327,6 +330,7 @@ def test_the_report_states_what_was_chosen_and_counts_unseen_classes_as_wrong():
     assert values["retrieval", "recall@1"].baseline == pytest.approx(share)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_and_global_generators_keep_their_state():
     train, test = make_clusters(60, noise=3.0), make_clusters(50, noise=3.0, seed=1)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
@@ -343,7 +347,7 @@ def test_the_same_seed_gives_the_same_and_global_generators_keep_their_state():
 
 
 def test_wrong_input_is_named():
-    train, none = make_clusters(9), LabelledVideos(torch.zeros(0, 8), *torch.zeros(2, 0, dtype=torch.int64))
+    train, none = make_clusters(9), LabeledVideos(torch.zeros(0, 8), *torch.zeros(2, 0, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"probes = \['svm'\]; each must be one of knn, linear, attentive, retrieval"):
         run_probes(train, train, num_classes=3, probes=["svm"])
     with pytest.raises(ValueError, match="there is no test video"):

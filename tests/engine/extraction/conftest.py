@@ -1,17 +1,13 @@
 """Four small videos, a small checkpoint, and the config of an extraction with them."""
 
-import runpy
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from command_words import to_words
 from video_factory import write_video
 
 import hiera_video as hv
+from hiera_video.cli.main import main
 
-ROOT = Path(__file__).resolve().parents[3]
 LENGTHS = {"a": 61, "b": 12, "sub/c": 30, "sub/d": 5}
 
 
@@ -59,15 +55,12 @@ def options(videos, checkpoint, tmp_path):
 
 
 @pytest.fixture
-def run_job(monkeypatch):
-    """Runs the job in this process."""
+def run_job(capfd):
+    """Runs the job in this process; returns the last line on stderr if it fails, else None."""
 
     def run_here(options):
-        monkeypatch.setattr(sys, "argv", ["run_net.py", *to_words(options)])
-        try:
-            runpy.run_path(str(ROOT / "tools" / "run_net.py"), run_name="__main__")
-        except SystemExit as stop:
-            return stop.code
-        return None
+        status = main(["run", *to_words(options)])
+        stderr = capfd.readouterr().err
+        return stderr.splitlines()[-1] if status else None
 
     return run_here

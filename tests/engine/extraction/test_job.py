@@ -20,8 +20,8 @@ from video_factory import decode_plainly, write_video
 
 import hiera_video as hv
 from hiera_video.config import load_config
-from hiera_video.data.transforms import TestTransform, normalize_video
-from hiera_video.engine.extraction.job import build_compute
+from hiera_video.data.transforms import EvalTransform, normalize_video
+from hiera_video.engine.extraction.batching import build_compute
 from hiera_video.engine.trained import load_model
 from hiera_video.models.features import compute_features
 from hiera_video.streams.clip_loader import ClipLoader
@@ -53,7 +53,7 @@ def embed_naively(options, path, *, num_crops=1, layer="pooled"):
     cfg = load_config([], to_words({**options, "EXTRACT.ENABLE": "False"}))
     model = load_model(cfg, options["EXTRACT.CHECKPOINT_FILE_PATH"]).eval()
     frames = torch.from_numpy(np.stack(decode_plainly(path)))
-    transform = TestTransform(num_crops=num_crops, short_side_px=36 if num_crops == 1 else 32, crop_size_px=32)
+    transform = EvalTransform(num_crops=num_crops, short_side_px=36 if num_crops == 1 else 32, crop_size_px=32)
     features = []
     begin = 0
     while True:
@@ -203,6 +203,7 @@ def write_many(folder, count):
     return folder
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_rows(options, tmp_path):
     videos = write_many(tmp_path / "many", 40)
     slow = {**options, "EXTRACT.VIDEOS": str(videos), "EXTRACT.STRIDE": "0.04", "EXTRACT.BATCH_SIZE": "1"}
@@ -227,6 +228,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_rows(options, tmp_path):
     torch.testing.assert_close(found.vectors, expected.vectors, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 def test_several_processes_share_the_videos(options, videos, run_job, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     run({**options, "OUTPUT_DIR": str(tmp_path / "two")}, *launcher)

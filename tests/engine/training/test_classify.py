@@ -112,6 +112,7 @@ def test_accumulation_equals_one_large_batch(make_cfg, tmp_path):
     assert_same_weights(once.weights, parts.weights, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.distributed
 def test_two_processes_train_like_one(run_net, make_cfg, tmp_path):
     changes = {"SOLVER.OPTIMIZING_METHOD": "sgd", "SOLVER.BASE_LR": 0.1, "OUTPUT_DIR": tmp_path / "two"}
     finished = run_net(changes, processes=2)

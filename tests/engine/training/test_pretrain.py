@@ -141,6 +141,7 @@ def test_fine_tuning_from_pre_training(make_cfg, tmp_path):
     assert "tensors of the MAE decoder" in log and "missing: norm.weight" in log
 
 
+@pytest.mark.distributed
 def test_two_processes_measure_what_one_does(make_cfg, run_net, tmp_path):
     # SGD: Adam's first step is a sign, which turns rounding into a difference of a whole learning rate.
     changes = {**MAE, "MAE.PROBE_PERIOD": 1, "SOLVER.OPTIMIZING_METHOD": "sgd", "AUG.NUM_SAMPLE": 1}

@@ -1,4 +1,4 @@
-"""Embeddings of labelled videos, in the form that probes take."""
+"""Embeddings of labeled videos, in the form that probes take."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hiera_video.embeddings.reading import Embeddings
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledVideos:
+class LabeledVideos:
     """Windows of some videos, one video after the other.
 
     Attributes:
@@ -44,11 +44,11 @@ class LabelledVideos:
         return self.windows[(starts[:, None] + position).where(is_window, starts[:, None])], is_window
 
 
-def group_by_video(embeddings: Embeddings, classes: Sequence[Any]) -> LabelledVideos:
+def group_by_video(embeddings: Embeddings, classes: Sequence[Any]) -> LabeledVideos:
     """Videos in the order in which their paths first come; a video's label is that of its first row.
 
     Args:
-        embeddings: of labelled videos; the column ``label`` may hold anything that can be compared.
+        embeddings: of labeled videos; the column ``label`` may hold anything that can be compared.
         classes: the labels of the training videos, each once; the position is the class.
 
     Raises:
@@ -60,7 +60,7 @@ def group_by_video(embeddings: Embeddings, classes: Sequence[Any]) -> LabelledVi
         raise ValueError(f"{int((~finite).sum())} of {len(finite)} embeddings hold NaN or infinity, first of {path}")
     codes, _ = pd.factorize(embeddings.table["path"])
     labels = embeddings.table["label"][~embeddings.table["path"].duplicated()]
-    return LabelledVideos(
+    return LabeledVideos(
         windows=embeddings.vectors[torch.from_numpy(np.argsort(codes, kind="stable"))],
         counts=torch.from_numpy(np.bincount(codes)),
         labels=torch.from_numpy(pd.Index(classes).get_indexer(pd.Index(labels.tolist())).astype(np.int64)),
