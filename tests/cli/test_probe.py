@@ -46,6 +46,7 @@ def fail(capsys):
     return fail
 
 
+@pytest.mark.slow
 def test_the_table_and_the_json_of_the_default_split(tmp_path, capsys):
     extra = [("/data/x.mp4", None, "test"), ("/data/y.mp4", 5, "test"), ("/data/z.mp4", 0, "val")]
     folder = write_folder(tmp_path / "e", list_videos() + extra)

@@ -87,6 +87,7 @@ def test_features_are_what_the_classifier_sees(trained, clips, tmp_path):
     assert json.loads((tmp_path / "model.pt2.json").read_text())["class_names"] == []
 
 
+@pytest.mark.slow
 def test_a_model_of_pre_training_has_features_alone(tmp_path):
     mae = load_trained(
         write_tiny_checkpoint(tmp_path / "mae.pyth", TASK="pretrain", MODEL__MODEL_NAME="mae_hiera_tiny_16x224")
@@ -212,6 +213,7 @@ def test_onnx_side_car_names_its_packages(onnx_file):
     assert {"onnx", "onnxscript", "onnxruntime"} <= content["versions"].keys()
 
 
+@pytest.mark.slow
 def test_large_weights_lie_beside_the_graph(trained, tmp_path, monkeypatch, onnx_file, clips):
     import onnxruntime
 

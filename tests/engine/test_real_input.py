@@ -48,6 +48,7 @@ def test_train_a_step_and_test_fifteen_views_on_real_clips(run_net, shared_video
             print(f"{path.name:32s} {len(reader):4d} frames  " + "  ".join(f"{prob:.4f}" for prob in probs))
 
 
+@pytest.mark.slow
 def test_windows_of_all_real_clips_cover_them(shared_videos):
     torch.manual_seed(0)
     model = hv.build_model("hiera_tiny_16x224", embed_dim=8, stages=(1, 1, 1, 1), input_size=(4, 32, 32))

@@ -78,7 +78,8 @@ def _compare(title, expected, got, record_property):
     return loss, pred, label, grads
 
 
-@pytest.mark.parametrize(("size", "kind"), [("tiny", "image"), pytest.param("base", "video", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "kind"), [("tiny", "image"), ("base", "video")])
 def test_float32_loss_predictions_labels_and_gradients_equal_the_released(size, kind, record_property):
     """Gradients before a pooling may differ in a few places where two tokens are equal but for rounding, see
     test_parity.py."""
@@ -91,7 +92,7 @@ def test_float32_loss_predictions_labels_and_gradients_equal_the_released(size, 
     assert max(grads.values()) < 2e-2
 
 
-@pytest.mark.parametrize("kind", ["image", "short video"])
+@pytest.mark.parametrize("kind", ["image", pytest.param("short video", marks=pytest.mark.slow)])
 def test_float64_loss_predictions_labels_and_gradients_equal_the_released(kind, record_property):
     expected, got = _run_both("tiny", kind, 2, torch.float64)
     loss, pred, label, grads = _compare(f"float64 tiny {kind}", expected, got, record_property)

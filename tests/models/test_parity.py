@@ -83,7 +83,7 @@ def _compute_largest(expected, got):
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["all tokens", "masked"])
-@pytest.mark.parametrize("kind", ["image", "video"])
+@pytest.mark.parametrize("kind", ["image", pytest.param("video", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("size", TO_COMPARE)
 def test_float32_outputs_maps_and_gradients_equal_the_released(size, kind, masked, record_property):
     """Gradients by their norm: where two tokens of a pooling window differ by less than rounding, another of them may
@@ -110,7 +110,7 @@ def test_float32_outputs_maps_and_gradients_equal_the_released(size, kind, maske
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["all tokens", "masked"])
-@pytest.mark.parametrize("kind", ["small image", "small video"])
+@pytest.mark.parametrize("kind", [pytest.param("small image", marks=pytest.mark.slow), "small video"])
 @pytest.mark.parametrize("size", TO_COMPARE)
 def test_float64_outputs_maps_and_gradients_equal_the_released(size, kind, masked, record_property):
     expected, got = _run_both(size, kind, masked, torch.float64)
@@ -133,6 +133,7 @@ def test_released_eval_output_is_the_softmax_of_ours():
         torch.testing.assert_close(ours.eval()(image).softmax(dim=-1), released.eval()(image), atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_visible_tokens_with_fewer_poolings_equal_the_released_but_for_their_order():
     torch.manual_seed(0)
     ours = build_model("hiera_tiny_224", q_pool=2)

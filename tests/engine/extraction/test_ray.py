@@ -19,6 +19,7 @@ from hiera_video.streams.chunk import Failure
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_the_job(tmp_path):
     pytest.importorskip("ray")
     videos = tmp_path / "videos"

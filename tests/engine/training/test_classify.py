@@ -59,6 +59,7 @@ def test_a_run_writes_what_it_promises(make_cfg):
     assert "json_stats: {" in (Path(cfg.OUTPUT_DIR) / "stdout.log").read_text()
 
 
+@pytest.mark.slow
 def test_training_fits_a_few_clips(make_cfg):
     """The loss must go down for real: ten clips of two epochs' worth of noise would not do that by chance."""
     cfg = make_cfg(
@@ -75,6 +76,7 @@ def test_training_fits_a_few_clips(make_cfg):
     assert sum(losses[-3:]) < 0.65 * sum(losses[:3])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same_run(make_cfg, tmp_path):
     changes = {
         "SOLVER.MAX_EPOCH": 4,
@@ -104,6 +106,7 @@ def test_a_resumed_run_is_the_same_run(make_cfg, tmp_path):
     assert largest_change(read_checkpoint_file(half).weights, resumed.weights) > 1e-5
 
 
+@pytest.mark.slow
 def test_accumulation_equals_one_large_batch(make_cfg, tmp_path):
     # SGD: Adam's first step is a sign, which turns rounding into a difference of a whole learning rate.
     changes = {"SOLVER.OPTIMIZING_METHOD": "sgd", "SOLVER.BASE_LR": 0.1, "TRAIN.EVAL_PERIOD": 0}
@@ -112,6 +115,7 @@ def test_accumulation_equals_one_large_batch(make_cfg, tmp_path):
     assert_same_weights(once.weights, parts.weights, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_train_like_one(run_net, make_cfg, tmp_path):
     changes = {"SOLVER.OPTIMIZING_METHOD": "sgd", "SOLVER.BASE_LR": 0.1, "OUTPUT_DIR": tmp_path / "two"}
@@ -127,6 +131,7 @@ def test_two_processes_train_like_one(run_net, make_cfg, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_checkpoints_are_kept_as_asked(make_cfg):
     cfg = make_cfg({"SOLVER.MAX_EPOCH": 5, "TRAIN.CHECKPOINT_PERIOD": 2, "TRAIN.CHECKPOINT_KEEP_LAST": 2})
     run(cfg)

@@ -41,6 +41,7 @@ def read_metrics(cfg, kind):
     return [stats for stats in map(simplejson.loads, lines) if stats["_type"] == kind]
 
 
+@pytest.mark.slow
 def test_the_loss_goes_down_and_the_probe_is_logged(make_cfg):
     cfg = make_cfg({**MAE, "SOLVER.MAX_EPOCH": 8, "SOLVER.BASE_LR": 3e-3})
     content = run(cfg)
@@ -68,6 +69,7 @@ def test_every_choice_changes_the_loss(make_cfg, tmp_path, changes):
     assert read_metrics(plain, "train_iter")[0]["loss"] != read_metrics(other, "train_iter")[0]["loss"]
 
 
+@pytest.mark.slow
 def test_a_resumed_pre_training_is_the_same_run(make_cfg, tmp_path):
     changes = {
         **MAE,
@@ -112,6 +114,7 @@ def test_labels_are_not_needed(make_cfg, motion_dir, tmp_path):
         launch([train], make_cfg({"DATA.PATH_TO_DATA_DIR": tmp_path, "OUTPUT_DIR": tmp_path / "classify"}))
 
 
+@pytest.mark.slow
 def test_fine_tuning_from_pre_training(make_cfg, tmp_path):
     """The encoder comes over, decoder and head do not; layer-wise decay works from there."""
     mae = run(make_cfg({**MAE, "SOLVER.MAX_EPOCH": 1, "MAE.PROBE_PERIOD": 0, "OUTPUT_DIR": tmp_path / "mae"}))
@@ -141,6 +144,7 @@ def test_fine_tuning_from_pre_training(make_cfg, tmp_path):
     assert "tensors of the MAE decoder" in log and "missing: norm.weight" in log
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_measure_what_one_does(make_cfg, run_net, tmp_path):
     # SGD: Adam's first step is a sign, which turns rounding into a difference of a whole learning rate.
@@ -156,6 +160,7 @@ def test_two_processes_measure_what_one_does(make_cfg, run_net, tmp_path):
     assert lines[0] == lines[1] and len(lines[0]) == 2
 
 
+@pytest.mark.slow
 def test_the_main_process_alone_looks_for_neighbors(make_cfg, monkeypatch):
     cfg = make_cfg({**MAE, "SOLVER.MAX_EPOCH": 2})
     monkeypatch.setattr(pretrain_module, "is_main_process", lambda: False)
