@@ -7,7 +7,8 @@ import torch
 from fvcore.common.config import CfgNode
 
 from hiera_video.data.clip_sampling import build_clip_sampler
-from hiera_video.data.transforms import build_eval_transform, normalize_video
+from hiera_video.data.transforms import build_eval_transform
+from hiera_video.engine.batch import to_model_input
 from hiera_video.models.build import build_mae_from_cfg
 from hiera_video.models.checkpoint_file import CheckpointFile
 from hiera_video.models.mask_units import draw_mask
@@ -43,7 +44,7 @@ def reconstruct(cfg: CfgNode, file: CheckpointFile, path: str, *, seed: int) -> 
     if report.missing:
         raise ValueError(f"{file.source} does not fill {cfg.MODEL.MODEL_NAME}: missing {', '.join(report.missing)}")
     clip, positions = _load_clip(cfg, path)  # uint8 (1, C, T, H, W)
-    video = normalize_video(clip, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+    video = to_model_input(clip[None], device=clip.device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (1, C, T, H, W)
     with seeded(seed):
         mask = draw_mask(model.mask_units_grid, cfg.MAE.MASK_RATIO, kind=cfg.MAE.MASK_TYPE)[None]  # (1, U)
     pred, hidden = model.reconstruct(video, mask)

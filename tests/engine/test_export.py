@@ -28,7 +28,7 @@ def trained(checkpoint):
 
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
-    """The folder with model.pt2 of the logits, and what was told of it."""
+    """The folder with model.pt2 of the logits, and what `export_model` says about it."""
     folder = tmp_path_factory.mktemp("export") / "new"
     return folder, export_model(trained, output_dir=folder, formats=["torch"])
 

@@ -5,7 +5,7 @@ from hiera_video.models import build_model, model_names
 from hiera_video.models.flops import compute_flops, count_parameters
 
 # Multiply-adds in G and parameters in M: video with the digits that fvcore gives for the released code, images as the
-# paper rounds them (paper.md).
+# paper rounds them.
 VIDEO_COSTS = {
     "base": (101.93, 51.09),
     "base_plus": (132.54, 69.39),
