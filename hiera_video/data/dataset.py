@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,21 @@ class FrameIndexSampler(Protocol):
 
     def get_frame_indices(self, num_video_frames: int, fps: float) -> np.ndarray:
         """Frame indices (clips, T)."""
+
+
+class BadVideo(NamedTuple):
+    """A video that gave no sample.
+
+    Attributes:
+        position: in the list.
+        reason: names the path.
+        is_passing: the file may be whole, and it was the way to it that failed, such as a network that is away.
+    """
+
+    position: int
+    path: str
+    reason: str
+    is_passing: bool = False
 
 
 class VideoDataset(Dataset):
@@ -85,7 +100,7 @@ class VideoDataset(Dataset):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        bad: list[tuple[int, str, str]] = []
+        bad: list[BadVideo] = []
         for attempt in range(_MAX_REPLACEMENTS + 1):
             position = index if attempt == 0 else self._draw_replacement(epoch, index, attempt)
             try:
@@ -94,17 +109,17 @@ class VideoDataset(Dataset):
                     sample["mask"] = self._draw_masks(self.make_mask, epoch, position)
                 return sample
             except (VideoDecodeError, OSError) as error:
-                bad.append((position, str(self.videos.paths[position]), str(error)))
+                bad.append(BadVideo(position, str(self.videos.paths[position]), str(error)))
             if self.bad_view_shape is not None:
                 return self._make_sample(torch.zeros(self.bad_view_shape, dtype=torch.uint8), position, bad)
-        reasons = "\n  ".join(reason for _, _, reason in bad)
+        reasons = "\n  ".join(entry.reason for entry in bad)
         raise VideoDecodeError(f"{len(bad)} videos in a row could not be decoded:\n  {reasons}")
 
     def _draw_replacement(self, epoch: int, index: int, attempt: int) -> int:
         with seeded(self.seed, epoch, index, self.num_samples, attempt):  # no view has the number num_samples
             return random.randrange(len(self.videos))
 
-    def _make_sample(self, video: torch.Tensor, index: int, bad: list[tuple[int, str, str]]) -> dict[str, Any]:
+    def _make_sample(self, video: torch.Tensor, index: int, bad: list[BadVideo]) -> dict[str, Any]:
         return {"video": video, "label": int(self.videos.labels[index]), "index": index, "bad": bad}
 
     def _draw_masks(self, make_mask: Callable[[], torch.Tensor], epoch: int, index: int) -> torch.Tensor:

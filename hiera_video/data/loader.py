@@ -46,7 +46,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
     ) -> None:
         self.num_videos, self.num_samples, self.seed = num_videos, num_samples, seed
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        self.epoch, self._start_video, self._batch_videos = 0, 0, batch_videos
         self.steps_per_epoch = num_videos // num_samples // batch_videos
         if self.steps_per_epoch == 0:
             raise ValueError(
@@ -56,18 +56,18 @@ class EpochSampler(Sampler[tuple[int, int]]):
             )
         self._epoch_videos = self.steps_per_epoch * batch_videos
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, counted from 0, that the next iteration gives."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
+        """Chooses the epoch, counted from 0, and the optimizer step in it where the next iteration begins."""
+        self.epoch, self._start_video = epoch, start_step * self._batch_videos
 
     def __len__(self) -> int:
-        return self._epoch_videos // self.world_size
+        return (self._epoch_videos - self._start_video) // self.world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         whole_pass, part = divmod(self.epoch, self.num_samples)
         order = np.random.default_rng(compute_seed(self.seed, whole_pass)).permutation(self.num_videos)
         start = part * (self.num_videos // self.num_samples)
-        videos = order[start : start + self._epoch_videos]
+        videos = order[start + self._start_video : start + self._epoch_videos]
         return ((self.epoch, int(index)) for index in videos[self.rank :: self.world_size])
 
 

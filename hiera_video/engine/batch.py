@@ -50,10 +50,10 @@ class BadVideos:
         Raises:
             RuntimeError: more than ``limit`` videos are bad.
         """
-        for index, _, reason in batch["bad"]:
-            if index not in self.reasons:
-                self.reasons[index] = reason
-                logger.warning("bad video %d: %s", len(self.reasons), reason)
+        for entry in batch["bad"]:
+            if entry.position not in self.reasons:
+                self.reasons[entry.position] = entry.reason
+                logger.warning("bad video %d: %s", len(self.reasons), entry.reason)
         check_bad_limit(len(self.reasons), self.limit)
 
 

@@ -152,3 +152,17 @@ def test_memory_stays_flat_over_2000_samples(painted_video, tmp_path):
     # not after the last batch, with which the workers end
     after_200, at_end = [measure_resident_mib(pids) for i, _ in enumerate(batches, start=1) if i in (25, 249)]
     assert at_end <= 1.05 * after_200
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_an_epoch_can_begin_at_any_step(world_size):
+    of = {"num_videos": 20, "num_samples": 1, "batch_videos": 4, "seed": 3, "world_size": world_size}
+    samplers = [EpochSampler(**of, rank=rank) for rank in range(world_size)]
+    for sampler in samplers:
+        sampler.set_epoch(3)
+    whole = [list(sampler) for sampler in samplers]
+    for step in range(samplers[0].steps_per_epoch + 1):
+        for sampler, keys in zip(samplers, whole, strict=True):
+            sampler.set_epoch(3, step)
+            rest = keys[step * 4 // world_size :]
+            assert list(sampler) == rest and len(sampler) == len(rest)

@@ -202,8 +202,8 @@ def test_samples_are_the_same_with_and_without(data_dir, num_workers):
 def test_tests_name_broken_videos_without_opening_them(data_dir, opened):
     batches = list(build_val_loader(make_cfg(data_dir)))
     bad = [entry for batch in batches for entry in batch["bad"]]
-    assert [index for index, _, _ in bad] == [2, 5, 7]
-    reasons = [reason.replace(str(data_dir), "") for _, _, reason in bad]
+    assert [entry.position for entry in bad] == [2, 5, 7]
+    reasons = [entry.reason.replace(str(data_dir), "") for entry in bad]
     assert reasons[0] == "/2.mp4: missing when the data set was checked (no such file); not opened"
     assert "empty when" in reasons[1] and "unreadable when" in reasons[2]
     assert {name for name, _ in opened} == {f"{i}.mp4" for i in (0, 1, 3, 4, 6, 8, 9)}
