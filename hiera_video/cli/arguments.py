@@ -7,6 +7,8 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from hiera_video.utils.interrupt import EXIT_START_AGAIN, Interrupted
+
 Main = Callable[[Sequence[str] | None], int]
 _USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, ImportError)
 
@@ -24,6 +26,9 @@ def report_errors(main: Main | None = None, *, status: int = 1) -> Callable:
     def run(argv: Sequence[str] | None = None) -> int:
         try:
             return main(argv)
+        except Interrupted as stop:
+            print(stop, file=sys.stderr)
+            return EXIT_START_AGAIN
         except Exception as error:
             if not isinstance(error, _USER_ERRORS) and not type(error).__module__.startswith("hiera_video."):
                 raise

@@ -91,6 +91,15 @@ KEYS: dict[str, Key] = {
         1, "Epochs between two validations; the last epoch is always validated. 0: never.", _at_least(0)
     ),
     "TRAIN.CHECKPOINT_PERIOD": Key(1, "Epochs between two checkpoints; the last epoch is always saved.", _at_least(1)),
+    "TRAIN.CHECKPOINT_PERIOD_MINUTES": Key(
+        30.0, "Minutes after which a checkpoint is written also within an epoch. 0: only at the ends.", _at_least(0)
+    ),
+    "TRAIN.STOP_WHEN_DISK_FULL": Key(
+        False,
+        "Whether a checkpoint that cannot be written ends the job; if not, the next one is another try. The last one "
+        "of a run must be written in either case.",
+        _ANY_BOOL,
+    ),
     "TRAIN.CHECKPOINT_KEEP_LAST": Key(
         2, "How many of the newest checkpoints to keep, beside the best. 0: all.", _at_least(0)
     ),
@@ -357,6 +366,18 @@ KEYS: dict[str, Key] = {
         Legal("a number in (0, 1]", lambda value: 0 < value <= 1),
     ),
     "SOLVER.CLIP_GRAD_L2NORM": Key(0.0, "Largest norm of the gradient; 0: not clipped.", _at_least(0)),
+    "SOLVER.MAX_BAD_STEPS": Key(
+        0,
+        "How many optimizer steps of a run may be left out because the loss or the gradient is not finite. With one "
+        "more the job stops.",
+        _at_least(0),
+    ),
+    "SOLVER.MAX_LOSS_RISE": Key(
+        0.0,
+        "The job stops when the mean loss of a log line is more than this many times that of the first. 0: it only "
+        "warns, at 3 times.",
+        _at_least(0),
+    ),
     "SOLVER.EMA_DECAY": Key(
         0.0,
         "Decay of a moving average of the weights, which is then validated and tested; 0: none.",

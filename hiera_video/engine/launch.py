@@ -1,7 +1,8 @@
-"""Runs jobs in one process, in one process a GPU, or as a member of a torchrun group."""
+"""Runs jobs in one process, in one process a GPU, or as a member of a group that torchrun or srun has started."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -10,32 +11,47 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from fvcore.common.config import CfgNode
-from torch.multiprocessing.spawn import spawn
+from torch.distributed.elastic.multiprocessing.errors import record
 
-from hiera_video.utils.distributed import get_device, is_main_process
+from hiera_video.engine.group_watch import GroupWatch
+from hiera_video.engine.output_lock import lock_output
+from hiera_video.engine.supervise import run_processes
+from hiera_video.utils.distributed import barrier, get_device, get_rank, is_initialized, is_main_process
+from hiera_video.utils.interrupt import EXIT_START_AGAIN, Interrupted, stop_on_signals
 from hiera_video.utils.logging import get_logger, setup_logging
+from hiera_video.utils.slurm import compute_group_variables
 
 Job = Callable[[CfgNode], None]
-_TIMEOUT = timedelta(minutes=30)  # a rank that waits longer for another stops with an error instead of hanging
+_TIMEOUT = timedelta(minutes=30)  # of a collective; a process that fails is found much sooner, by `GroupWatch`
+
+
+class GroupFailed(RuntimeError):
+    """Another process of the group failed before this one."""
 
 
 def launch(jobs: Sequence[Job], cfg: CfgNode) -> None:
-    """Runs each job in turn, in all processes that ``cfg.NUM_GPUS`` or torchrun ask for.
+    """Runs each job in turn, in all processes that ``cfg.NUM_GPUS``, torchrun or srun ask for.
+
+    SIGTERM, SIGINT and SIGUSR1 ask the jobs to keep what they have and to end; see `Interrupted`.
 
     Raises:
         ValueError: more GPUs are asked for than this machine has, or fp16 without a GPU.
+        OutputInUse: another job writes to OUTPUT_DIR.
+        Interrupted: the jobs were asked to stop, and can be started again.
     """
     for name, section in (("TRAIN", cfg.TRAIN), ("EXTRACT", cfg.EXTRACT)):
         if section.ENABLE and section.PRECISION == "fp16" and not torch.cuda.is_available():
             raise ValueError(f"{name}.PRECISION fp16 needs a GPU, and none is visible; use bf16 or fp32")
-    if "TORCHELASTIC_RUN_ID" in os.environ or "RANK" in os.environ:
-        _run_in_group(jobs, cfg)
-        return
-    num_processes = _compute_num_processes(cfg.NUM_GPUS, torch.cuda.device_count())
-    if num_processes == 1:
-        _run(jobs, cfg)
-    else:
-        spawn(_run_spawned, args=(num_processes, _find_free_port(), jobs, cfg), nprocs=num_processes)
+    os.environ.update(compute_group_variables(os.environ))
+    with stop_on_signals():
+        if "TORCHELASTIC_RUN_ID" in os.environ or "RANK" in os.environ:
+            _run_in_group(jobs, cfg)
+            return
+        num_processes = _compute_num_processes(cfg.NUM_GPUS, torch.cuda.device_count())
+        if num_processes == 1:
+            _run(jobs, cfg)
+        else:
+            run_processes(_run_as_rank, num_processes, (num_processes, _find_free_port(), jobs, cfg))
 
 
 def _compute_num_processes(num_gpus: int, available: int) -> int:
@@ -53,7 +69,7 @@ def _find_free_port() -> int:
         return sock.getsockname()[1]
 
 
-def _run_spawned(rank: int, num_processes: int, port: int, jobs: Sequence[Job], cfg: CfgNode) -> None:
+def _run_as_rank(rank: int, num_processes: int, port: int, jobs: Sequence[Job], cfg: CfgNode) -> None:
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -62,26 +78,51 @@ def _run_spawned(rank: int, num_processes: int, port: int, jobs: Sequence[Job], 
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
-    _run_in_group(jobs, cfg)
+    with stop_on_signals():
+        _run_in_group(jobs, cfg)
 
 
+@record  # torchrun then reports the error of the rank that failed first
 def _run_in_group(jobs: Sequence[Job], cfg: CfgNode) -> None:
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    # Tensors of the CPU travel by gloo also where those of the GPU go by NCCL.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    watch = GroupWatch()
     try:
         _run(jobs, cfg)
-    finally:
-        dist.destroy_process_group()
+    except Interrupted:
+        watch.end_within(20, status=EXIT_START_AGAIN)
+        raise
+    except BaseException as error:
+        first = watch.fail(f"{type(error).__name__}: {error}")
+        if not first.startswith(f"rank {get_rank()}:"):
+            raise GroupFailed(f"{first} (failed first)") from error
+        raise
+    # A group that has failed is not taken down in order: that waits for the processes that are gone.
+    barrier()
+    watch.close()
+    dist.destroy_process_group()
 
 
 def _run(jobs: Sequence[Job], cfg: CfgNode) -> None:
-    setup_logging(cfg.OUTPUT_DIR, is_main=is_main_process())
-    for job in jobs:
-        try:
-            job(cfg)
-        except Exception:
-            # The terminal gets the one-line reason from the caller; the whole traceback belongs in the log file.
-            get_logger(__name__).debug("%s failed", job.__name__, exc_info=True)
-            raise
+    setup_logging(cfg.OUTPUT_DIR, rank=get_rank())
+    with lock_output(cfg.OUTPUT_DIR) if is_main_process() else contextlib.nullcontext():
+        for job in jobs:
+            _run_job(job, cfg)
+
+
+def _run_job(job: Job, cfg: CfgNode) -> None:
+    logger = get_logger(__name__)
+    try:
+        job(cfg)
+    except Interrupted as stop:
+        logger.debug("%s: %s", job.__name__, stop)
+        raise
+    except Exception as error:
+        # The terminal gets the one-line reason from the caller; the whole traceback belongs in the log file.
+        if is_initialized():
+            logger.error("rank %d failed in %s: %s: %s", get_rank(), job.__name__, type(error).__name__, error)
+        logger.debug("%s failed", job.__name__, exc_info=True)
+        raise

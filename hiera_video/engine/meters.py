@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import resource
+import statistics
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -24,22 +26,25 @@ class Stopwatch:
         elapsed, self._last = now - self._last, now
         return elapsed
 
+    def peek(self) -> float:
+        """Seconds as `lap` gives them, without beginning a new lap."""
+        return time.perf_counter() - self._last
+
 
 class TrainMeters:
     """What a log line reports, since the one before.
 
-    Values stay on their device until `compute`, so that the device is waited for once a period and not in each step.
-
     Args:
         batch_size: clips per optimizer step, over all ranks.
-        accum_steps: batches per optimizer step.
         device: whose memory is reported.
+        rows: means of the steps since the last log line, one dict a step; changed in place. A checkpoint keeps them, so
+            that a log line is the same in a resumed run.
     """
 
-    def __init__(self, batch_size: int, *, accum_steps: int, device: torch.device) -> None:
-        self.batch_size, self.accum_steps, self.device = batch_size, accum_steps, device
-        self._values: list[dict[str, torch.Tensor]] = []
-        self._watch, self._data_sec = Stopwatch(), 0.0
+    def __init__(self, batch_size: int, *, device: torch.device, rows: list[dict[str, float]]) -> None:
+        self.batch_size, self.device, self.rows = batch_size, device, rows
+        self._parts: list[dict[str, torch.Tensor]] = []
+        self._watch, self._data_sec, self._num_steps = Stopwatch(), 0.0, 0
 
     def time_data(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
         """The next batch; the wait for it counts as data time."""
@@ -50,16 +55,27 @@ class TrainMeters:
 
     def update(self, values: dict[str, torch.Tensor]) -> None:
         """Takes the scalars of one batch, with the same names each time."""
-        self._values.append({name: value.detach().float() for name, value in values.items()})
+        self._parts.append({name: value.detach().float() for name, value in values.items()})
+
+    def finish_step(self, **more: torch.Tensor | float) -> dict[str, float]:
+        """Means of a step over its batches and over all ranks, which must all call it; waits for the device.
+
+        Args:
+            more: numbers that a rank has once a step.
+        """
+        values = {name: torch.stack([part[name] for part in self._parts]).mean() for name in self._parts[0]}
+        values |= {name: torch.as_tensor(value, dtype=torch.float32).to(self.device) for name, value in more.items()}
+        self._parts, self._num_steps = [], self._num_steps + 1
+        return dict(zip(values, all_reduce_mean(torch.stack(list(values.values()))).tolist(), strict=True))
 
     def compute(self) -> dict[str, Any]:
-        """Means over steps and ranks since the last call, speed and memory; starts anew. All ranks must call it."""
-        names = list(self._values[0])
-        local = torch.stack([torch.stack([values[name] for values in self._values]).mean() for name in names])
-        means = dict(zip(names, all_reduce_mean(local).tolist(), strict=True))  # waits for the device
-        steps = len(self._values) / self.accum_steps
+        """Means over the rows, speed since the last call, memory; starts anew."""
+        names = list(self.rows[0]) if self.rows else ["loss"]
+        means = {name: statistics.fmean(row[name] for row in self.rows) if self.rows else math.nan for name in names}
+        steps = max(self._num_steps, 1)
         step_sec, data_sec = self._watch.lap() / steps, self._data_sec / steps
-        self._values, self._data_sec = [], 0.0
+        self.rows.clear()
+        self._data_sec, self._num_steps = 0.0, 0
         return {
             **means,
             "clips_per_sec": round(self.batch_size / step_sec, 2),

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from hiera_video.utils.trees import map_tensors
+
 
 def is_initialized() -> bool:
     """Whether this process belongs to a process group."""
@@ -40,8 +42,10 @@ def is_main_process() -> bool:
 
 
 def get_device() -> torch.device:
-    """This process's GPU, or the CPU where there is none."""
-    return torch.device("cuda", get_local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    """This process's GPU, or the CPU where there is none. Some launchers show each process only its own GPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", get_local_rank() % torch.cuda.device_count())
 
 
 def barrier() -> None:
@@ -57,6 +61,22 @@ def all_gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def broadcast_tree(value: Any) -> Any:
+    """Rank 0's ``value`` on every process; the tensors inside travel one by one and arrive in the CPU's memory."""
+    if not is_initialized():
+        return value
+    is_sender = is_main_process()
+    shapes = [map_tensors(value, lambda tensor: tensor.to("meta")) if is_sender else None]
+    dist.broadcast_object_list(shapes)
+
+    def travel(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.cpu().contiguous() if is_sender else torch.empty_like(tensor, device="cpu")
+        dist.broadcast(tensor, src=0)
+        return tensor
+
+    return map_tensors(value if is_sender else shapes[0], travel)
 
 
 def all_reduce_mean(tensor: torch.Tensor) -> torch.Tensor:

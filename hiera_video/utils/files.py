@@ -13,15 +13,20 @@ from typing import Any, BinaryIO
 def open_whole(path: Path) -> Iterator[BinaryIO]:
     """Opens a file to write. A crash at any moment leaves the old file or the new one, never a part of one.
 
-    Until the block ends, the file has ``.partial`` behind its name. Missing folders are made.
+    Until the block ends, the file has ``.partial`` behind its name; an error removes that, as it may fill the disk.
+    Missing folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_whole(path: Path, content: Any) -> None:

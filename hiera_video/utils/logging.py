@@ -25,7 +25,7 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(name)
 
 
-def setup_logging(output_dir: str | Path | None, *, is_main: bool = True) -> None:
+def setup_logging(output_dir: str | Path | None, *, rank: int = 0) -> None:
     """Sends the package's log to standard error and to ``output_dir/stdout.log``.
 
     On a terminal the progress bar shows how far the job is, so json_stats lines go to the file only. If standard error
@@ -33,7 +33,7 @@ def setup_logging(output_dir: str | Path | None, *, is_main: bool = True) -> Non
 
     Args:
         output_dir: folder of the log file, created when missing; None for no file.
-        is_main: False on ranks above 0, which then report warnings only, and only on standard error.
+        rank: those above 0 report warnings only, to standard error and to ``logs/rank_N.log``, made by the first one.
     """
     logger = logging.getLogger(_PACKAGE)
     for handler in list(logger.handlers):
@@ -42,16 +42,25 @@ def setup_logging(output_dir: str | Path | None, *, is_main: bool = True) -> Non
     logger.propagate = False
     logger.setLevel(logging.DEBUG)
     stream = _BarFriendlyHandler(sys.stderr)
-    stream.setLevel(logging.INFO if is_main else logging.WARNING)
+    stream.setLevel(logging.WARNING if rank else logging.INFO)
     if sys.stderr.isatty():
         stream.addFilter(lambda record: record.name != _STATS)
     handlers: list[logging.Handler] = [stream]
-    if output_dir is not None and is_main:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(Path(output_dir) / "stdout.log"))
+    if output_dir is not None:
+        handlers.append(_make_file_handler(Path(output_dir), rank))
+    of_rank = f" rank {rank}" if rank else ""
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("[%(asctime)s %(levelname).1s] %(message)s", "%m-%d %H:%M:%S"))
+        handler.setFormatter(logging.Formatter(f"[%(asctime)s %(levelname).1s{of_rank}] %(message)s", "%m-%d %H:%M:%S"))
         logger.addHandler(handler)
+
+
+def _make_file_handler(output_dir: Path, rank: int) -> logging.Handler:
+    path = output_dir / "logs" / f"rank_{rank}.log" if rank else output_dir / "stdout.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, delay=rank > 0)
+    if rank:
+        handler.addFilter(lambda record: record.levelno >= logging.WARNING or bool(record.exc_info))
+    return handler
 
 
 def log_json_stats(stats: Mapping[str, Any], *, output_dir: str | Path | None = None) -> None:
@@ -62,5 +71,8 @@ def log_json_stats(stats: Mapping[str, Any], *, output_dir: str | Path | None = 
     line = simplejson.dumps(stats, ignore_nan=True, use_decimal=False)
     get_logger(_STATS).info("json_stats: %s", line)
     if output_dir is not None:
-        with open(Path(output_dir) / "metrics.jsonl", "a") as file:
-            file.write(line + "\n")
+        try:
+            with open(Path(output_dir) / "metrics.jsonl", "a") as file:
+                file.write(line + "\n")
+        except OSError as error:  # a job of a week does not end because its log cannot be written for an hour
+            get_logger(__name__).error("a line of metrics.jsonl is lost: %s", error)

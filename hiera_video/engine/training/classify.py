@@ -18,18 +18,34 @@ from hiera_video.engine.batch import to_model_input
 from hiera_video.engine.evaluate import evaluate
 from hiera_video.engine.meters import Stopwatch
 from hiera_video.engine.metrics import compute_topk_hits
+from hiera_video.engine.training.bad_step import ComputeLoss
 from hiera_video.engine.training.loop import run_training
 from hiera_video.engine.training.state import TrainState
 from hiera_video.models.build import build_model_from_cfg
-from hiera_video.utils.distributed import get_device
+from hiera_video.models.encoder import HieraEncoder
+from hiera_video.utils.distributed import get_device, get_world_size
 
 
 def train(cfg: CfgNode) -> None:
     """Trains a classifier as TRAIN and SOLVER say; see `run_training` for what it writes and raises."""
+    loader = build_train_loader(cfg)
+    check_pairs(cfg)
+    model, compute_loss = build_classification(cfg)
+    run_training(
+        cfg,
+        model,
+        loader,
+        compute_loss=compute_loss,
+        validate=partial(validate, cfg, build_val_loader(cfg)) if cfg.TRAIN.EVAL_PERIOD else None,
+        validation_period_epochs=cfg.TRAIN.EVAL_PERIOD,
+    )
+
+
+def build_classification(cfg: CfgNode) -> tuple[HieraEncoder, ComputeLoss]:
+    """A classifier with random weights, on its device, and what computes its loss on a batch."""
     device = get_device()
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model_from_cfg(cfg, crop_size=cfg.DATA.TRAIN_CROP_SIZE).to(device)
-    train_loader = build_train_loader(cfg)
     erase, mix = build_erasing(cfg), build_mix(cfg)
 
     def compute_loss(forward: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -40,14 +56,24 @@ def train(cfg: CfgNode) -> None:
         logits = forward(clips)  # (B*V, K)
         return F.cross_entropy(logits.float(), target), compute_train_accuracy(logits.detach(), target)
 
-    run_training(
-        cfg,
-        model,
-        train_loader,
-        compute_loss=compute_loss,
-        validate=partial(validate, cfg, build_val_loader(cfg)) if cfg.TRAIN.EVAL_PERIOD else None,
-        validation_period_epochs=cfg.TRAIN.EVAL_PERIOD,
-    )
+    return model, compute_loss
+
+
+def check_pairs(cfg: CfgNode) -> None:
+    """Raises ValueError where mixing would take a video's clips for a pair: with an odd number of videos in a batch.
+
+    Mixing pairs the first clip of a batch with the last one, and so on; the one in the middle would meet its own video.
+    """
+    num_processes, num_accum, num_samples = get_world_size(), cfg.TRAIN.GRAD_ACCUM_STEPS, cfg.AUG.NUM_SAMPLE
+    parts = num_processes * num_accum * num_samples
+    num_videos = cfg.TRAIN.BATCH_SIZE // parts
+    if cfg.MIXUP.ENABLE and cfg.MIXUP.PROB > 0 and num_videos % 2:
+        raise ValueError(
+            f"MIXUP.ENABLE mixes pairs of videos, but TRAIN.BATCH_SIZE = {cfg.TRAIN.BATCH_SIZE} clips over "
+            f"{num_processes} processes x TRAIN.GRAD_ACCUM_STEPS {num_accum} x AUG.NUM_SAMPLE {num_samples} give a "
+            f"batch of {num_videos} videos, and one would be mixed with itself: set TRAIN.BATCH_SIZE to a multiple of "
+            f"{2 * parts}, lower TRAIN.GRAD_ACCUM_STEPS, or set MIXUP.ENABLE False"
+        )
 
 
 def validate(cfg: CfgNode, loader: DataLoader, state: TrainState) -> dict[str, Any]:

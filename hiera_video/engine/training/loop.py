@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,21 +24,54 @@ from tqdm import tqdm
 from hiera_video.config import dump_config
 from hiera_video.data.loader import get_dataset, get_epoch_sampler
 from hiera_video.engine.batch import autocast
-from hiera_video.engine.meters import TrainMeters, format_duration
-from hiera_video.engine.training.state import TrainState, save_state, start_or_resume
+from hiera_video.engine.checkpoint import CheckpointWriter, get_best_path, get_checkpoint_path
+from hiera_video.engine.meters import Stopwatch, TrainMeters, format_duration
+from hiera_video.engine.training.bad_step import ComputeLoss, compute_grad_norm, leave_out_step
+from hiera_video.engine.training.health import Heartbeat, check_loss, explain_out_of_memory
+from hiera_video.engine.training.resume import record_validation, start_or_resume
+from hiera_video.engine.training.state import TrainState, check_weights_finite, make_content
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.solver.lr_policy import LrPolicy, build_lr_policy
 from hiera_video.solver.optimizer import set_lr
-from hiera_video.utils.distributed import get_device, get_rank, is_initialized, is_main_process
+from hiera_video.utils.distributed import (
+    all_gather_objects,
+    barrier,
+    get_device,
+    get_rank,
+    is_initialized,
+    is_main_process,
+)
+from hiera_video.utils.interrupt import Interrupted, get_stop_reason
 from hiera_video.utils.logging import get_logger, log_json_stats
 from hiera_video.utils.rng import seed_everything
 
 logger = get_logger(__name__)
 
-# (model as it is called, batch of the loader) -> loss, and tensors to report the mean of
-ComputeLoss = Callable[[nn.Module, dict[str, Any]], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 # state after an epoch -> numbers to log; "top1", if it is among them, decides which checkpoint is best
 Validate = Callable[[TrainState], dict[str, Any]]
+
+
+@dataclass
+class Run:
+    """What a training job has beside its state: the parts that one epoch uses as the next one does.
+
+    Attributes:
+        forward: ``state.model`` as it is called: compiled and wrapped for data parallelism as the config says.
+        compute_lr: epoch -> learning rate.
+        events: of TensorBoard; None on ranks above 0 and where it is off.
+        since_saved: time since the last checkpoint.
+    """
+
+    cfg: CfgNode
+    state: TrainState
+    forward: nn.Module
+    loader: DataLoader
+    compute_loss: ComputeLoss
+    compute_lr: LrPolicy
+    writer: CheckpointWriter
+    heartbeat: Heartbeat
+    events: SummaryWriter | None = None
+    since_saved: Stopwatch = field(default_factory=Stopwatch)
 
 
 def run_training(
@@ -50,7 +85,7 @@ def run_training(
 ) -> None:
     """Trains as TRAIN and SOLVER say and writes checkpoints, logs and metrics to OUTPUT_DIR.
 
-    A run that was stopped and is started again gives the same weights as one that was not (same number of processes).
+    A run that was stopped at any step and is started again gives the same weights and metrics as one that was not.
 
     Args:
         model: on its device; answers `no_weight_decay`, `num_layers` and `get_layer_id`.
@@ -59,124 +94,190 @@ def run_training(
         validate: called every ``validation_period_epochs`` (0: never) and after the last epoch.
 
     Raises:
-        FloatingPointError: the loss or a weight is not finite.
+        FloatingPointError: the loss, the gradient or a weight is not finite.
         RuntimeError: more bad videos than DATA.MAX_BAD_VIDEOS.
+        OSError: the last checkpoint cannot be written, or any with TRAIN.STOP_WHEN_DISK_FULL.
+        Interrupted: a process was asked to stop; the checkpoint of the step is written.
     """
-    state = start_or_resume(cfg, model)
-    forward = _wrap(cfg, model)
-    compute_lr = build_lr_policy(cfg)
-    writer = _open_output(cfg)
-    while state.epoch < cfg.SOLVER.MAX_EPOCH:
-        train_epoch(cfg, state, forward, loader, compute_loss, compute_lr, writer)
-        state.epoch += 1
-        is_best = False
-        if validate and _is_due(cfg, validation_period_epochs, state.epoch):
-            is_best = _run_validation(cfg, state, validate, writer)
-        is_due = _is_due(cfg, cfg.TRAIN.CHECKPOINT_PERIOD, state.epoch)
-        save_state(cfg, state, class_names=get_dataset(loader).videos.class_names, is_best=is_best, is_due=is_due)
-    if writer:
-        writer.close()
+    state = start_or_resume(cfg, model, num_videos=len(get_dataset(loader)))
+    keep_last, stop_on_failure = cfg.TRAIN.CHECKPOINT_KEEP_LAST, cfg.TRAIN.STOP_WHEN_DISK_FULL
+    with CheckpointWriter(cfg.OUTPUT_DIR, keep_last=keep_last, stop_on_failure=stop_on_failure) as writer:
+        run = Run(
+            cfg=cfg,
+            state=state,
+            forward=_wrap(cfg, model),
+            loader=loader,
+            compute_loss=compute_loss,
+            compute_lr=build_lr_policy(cfg),
+            writer=writer,
+            heartbeat=Heartbeat(cfg.OUTPUT_DIR),
+            events=_open_output(cfg),
+        )
+
+        def validate_if_due() -> None:
+            if validate and _is_due(cfg, validation_period_epochs, state.epoch):
+                _run_validation(run, validate)
+
+        if not state.is_validated:
+            validate_if_due()
+        while state.epoch < cfg.SOLVER.MAX_EPOCH:
+            train_epoch(run)
+            state.epoch, state.step = state.epoch + 1, 0
+            state.log_rows.clear()
+            # The checkpoint comes first: whatever validation meets, the epoch is not lost.
+            if _is_due(cfg, cfg.TRAIN.CHECKPOINT_PERIOD, state.epoch):
+                save(run, must_succeed=state.epoch == cfg.SOLVER.MAX_EPOCH)
+            validate_if_due()
+        if run.events:
+            run.events.close()
+    writer.wait()
+    barrier()
 
 
-def train_epoch(
-    cfg: CfgNode,
-    state: TrainState,
-    forward: nn.Module,
-    loader: DataLoader,
-    compute_loss: ComputeLoss,
-    compute_lr: LrPolicy,
-    writer: SummaryWriter | None = None,
-) -> None:
-    """One epoch of optimizer steps; changes ``state`` in place.
+def save(run: Run, *, must_succeed: bool = False) -> None:
+    """Writes the checkpoint of the state, all processes together; it goes on in the background.
 
-    Args:
-        forward: ``state.model`` as it is called: compiled and wrapped for data parallelism as the config says.
-        compute_lr: epoch -> learning rate.
-        writer: of TensorBoard events.
+    Raises:
+        FloatingPointError: a weight is not finite; nothing is written.
     """
-    device, epoch = get_device(), state.epoch
-    sampler, num_accum = get_epoch_sampler(loader), cfg.TRAIN.GRAD_ACCUM_STEPS
+    check_weights_finite(run.state)
+    run.state.bad_videos.share()
+    run.since_saved.lap()
+    run.state.saved_at_ns = time.time_ns()
+    if is_main_process():
+        path = get_checkpoint_path(run.cfg.OUTPUT_DIR, run.state.epoch, run.state.step)
+        run.writer.save(path, _make_content(run), must_succeed=must_succeed)
+
+
+def _make_content(run: Run) -> dict[str, Any]:
+    dataset = get_dataset(run.loader)
+    return make_content(run.cfg, run.state, num_videos=len(dataset), class_names=dataset.videos.class_names)
+
+
+def train_epoch(run: Run) -> None:
+    """The optimizer steps of an epoch that are still to be taken; changes the state in place."""
+    cfg, state = run.cfg, run.state
+    sampler = get_epoch_sampler(run.loader)
     num_steps = sampler.steps_per_epoch
-    sampler.set_epoch(epoch)
-    # Dropout, drop path and mixup draw from here on: the same in a resumed run.
-    seed_everything(cfg.RNG_SEED, epoch, get_rank())
-    forward.train()
-    meters = TrainMeters(cfg.TRAIN.BATCH_SIZE, accum_steps=num_accum, device=device)
-    batches = iter(loader)
+    if state.step == num_steps:
+        return  # a run that was stopped after its last step
+    sampler.set_epoch(state.epoch, state.step)
+    run.forward.train()
+    meters = TrainMeters(cfg.TRAIN.BATCH_SIZE, device=get_device(), rows=state.log_rows)
+    batches = iter(run.loader)
     bar = tqdm(
-        range(num_steps),
-        desc=f"epoch {epoch + 1}/{cfg.SOLVER.MAX_EPOCH}",
+        total=num_steps,
+        initial=state.step,
+        desc=f"epoch {state.epoch + 1}/{cfg.SOLVER.MAX_EPOCH}",
         leave=False,
         disable=None if is_main_process() else True,
     )
-    for step in bar:
-        lr = compute_lr(epoch + step / num_steps)
-        set_lr(state.optimizer, lr)
-        for accum in range(num_accum):
-            batch = meters.time_data(batches)
-            state.bad_videos.update(batch)
-            with _no_sync(forward, accum < num_accum - 1), autocast(device, cfg.TRAIN.PRECISION):
-                loss, report = compute_loss(forward, batch)
-            state.scaler.scale(loss / num_accum).backward()
-            meters.update({"loss": loss, **report})
-        _update_weights(cfg, state)
-        if (step + 1) % cfg.LOG_PERIOD == 0 or (step + 1 == num_steps and _is_logged(cfg, epoch, num_steps)):
-            stats = meters.compute()
-            bar.set_postfix_str(f"loss {stats['loss']:.4f}, {stats['clips_per_sec']:.1f} clips/s")
-            _log_step(cfg, state, stats, lr=lr, step=step, num_steps=num_steps, writer=writer)
+    with bar, explain_out_of_memory(cfg):
+        while state.step < num_steps:
+            step, lr = state.step, run.compute_lr(state.epoch + state.step / num_steps)
+            values = _take_step(run, [meters.time_data(batches) for _ in range(cfg.TRAIN.GRAD_ACCUM_STEPS)], meters, lr)
+            bar.update()
+            if (step + 1) % cfg.LOG_PERIOD == 0 or (step + 1 == num_steps and _is_logged(cfg, state.epoch, num_steps)):
+                stats = meters.compute()
+                bar.set_postfix_str(f"loss {stats['loss']:.4f}, {stats['clips_per_sec']:.1f} clips/s")
+                _log_step(run, stats, lr=lr, num_steps=num_steps)
+            run.heartbeat.beat("training", state)
+            if values["wants_stop"]:
+                _stop(run)
+            if values["wants_checkpoint"] and step + 1 < num_steps:
+                save(run)
 
 
-def _update_weights(cfg: CfgNode, state: TrainState) -> None:
+def _take_step(run: Run, batches: list[dict[str, Any]], meters: TrainMeters, lr: float) -> dict[str, float]:
+    """One optimizer step; gives the means over the processes of what a step reports."""
+    cfg, state, device = run.cfg, run.state, get_device()
+    # Dropout, drop path and mixup draw from here on: the same in a run that is resumed at this step.
+    seed_everything(cfg.RNG_SEED, state.epoch, state.step, get_rank())
+    set_lr(state.optimizer, lr)
+    for number, batch in enumerate(batches, 1):
+        state.bad_videos.update(batch)
+        with _no_sync(run.forward, number < len(batches)), autocast(device, cfg.TRAIN.PRECISION):
+            loss, report = run.compute_loss(run.forward, batch)
+        state.scaler.scale(loss / len(batches)).backward()
+        meters.update({"loss": loss, **report})
     state.scaler.unscale_(state.optimizer)
-    if cfg.SOLVER.CLIP_GRAD_L2NORM:
-        nn.utils.clip_grad_norm_(state.model.parameters(), cfg.SOLVER.CLIP_GRAD_L2NORM)
-    state.scaler.step(state.optimizer)
+    grad_norm = compute_grad_norm(state.model)
+    values = meters.finish_step(
+        grad_norm=grad_norm, wants_stop=bool(get_stop_reason()), wants_checkpoint=_is_checkpoint_wanted(run)
+    )
+    # With fp16 an infinite gradient is the loss scaler's business: it leaves the step out and lowers the scale.
+    if not math.isfinite(values["loss"]) or not (math.isfinite(values["grad_norm"]) or state.scaler.is_enabled()):
+        paths = [str(get_dataset(run.loader).videos.paths[i]) for batch in batches for i in batch["index"].tolist()]
+        leave_out_step(cfg, state, batches, paths, loss=values["loss"], grad_norm=values["grad_norm"], lr=lr)
+    else:
+        state.log_rows.append({name: value for name, value in values.items() if not name.startswith("wants_")})
+        _update_weights(cfg, state, grad_norm)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    return values
+
+
+def _update_weights(cfg: CfgNode, state: TrainState, grad_norm: torch.Tensor) -> None:
+    if cfg.SOLVER.CLIP_GRAD_L2NORM:
+        nn.utils.clip_grads_with_norm_(state.model.parameters(), cfg.SOLVER.CLIP_GRAD_L2NORM, grad_norm)
+    state.scaler.step(state.optimizer)
     if state.ema:
         state.ema.update_parameters(state.model)
 
 
-def _run_validation(cfg: CfgNode, state: TrainState, validate: Validate, writer: SummaryWriter | None) -> bool:
-    """Validates, logs, and says whether this is the best top-1 so far."""
+def _is_checkpoint_wanted(run: Run) -> bool:
+    minutes = run.cfg.TRAIN.CHECKPOINT_PERIOD_MINUTES
+    return bool(minutes) and is_main_process() and run.since_saved.peek() > minutes * 60
+
+
+def _stop(run: Run) -> None:
+    """Keeps the state and ends the job; all processes call it after the same step."""
+    save(run, must_succeed=True)
+    barrier()
+    reason = next(filter(None, all_gather_objects(get_stop_reason())))
+    path = get_checkpoint_path(run.cfg.OUTPUT_DIR, run.state.epoch, run.state.step)
+    raise Interrupted(
+        f"stopped by {reason} after {run.state.name_progress()}; {path} is written. "
+        "Start the same command again to go on"
+    )
+
+
+def _run_validation(run: Run, validate: Validate) -> None:
+    """Validates, logs, and keeps the weights if they are the best so far."""
+    cfg, state = run.cfg, run.state
     stats = {"_type": "val_epoch", "epoch": f"{state.epoch}/{cfg.SOLVER.MAX_EPOCH}", **validate(state)}
     is_best = stats.get("top1", -1.0) > state.best_top1
     if is_best:
         state.best_top1 = stats["top1"]
-    _log(cfg, {**stats, "best_top1": state.best_top1} if "top1" in stats else stats, writer, step=state.epoch)
-    accuracies = ", ".join(f"{name} {value:.2f} %" for name, value in stats.items() if "top" in name)
+    state.is_validated = True
+    _log(cfg, {**stats, "best_top1": state.best_top1} if "top1" in stats else stats, run.events, step=state.epoch)
+    accuracies = ", ".join(f"{name} {value:.2f} %" for name, value in stats.items() if name.endswith(("top1", "top5")))
     logger.info("epoch %s validated: %s", stats["epoch"], accuracies)
-    return is_best
+    if is_main_process():
+        if is_best:
+            run.writer.save(get_best_path(cfg.OUTPUT_DIR), _make_content(run))
+        record_validation(cfg, state)
 
 
-def _log_step(
-    cfg: CfgNode,
-    state: TrainState,
-    stats: dict[str, Any],
-    *,
-    lr: float,
-    step: int,
-    num_steps: int,
-    writer: SummaryWriter | None,
-) -> None:
-    steps_done = state.epoch * num_steps + step + 1
+def _log_step(run: Run, stats: dict[str, Any], *, lr: float, num_steps: int) -> None:
+    cfg, state = run.cfg, run.state
+    state.bad_videos.share()
+    steps_done = state.epoch * num_steps + state.step
     eta_sec = stats["step_time_sec"] * (cfg.SOLVER.MAX_EPOCH * num_steps - steps_done)
     stats = {
         "_type": "train_iter",
         "epoch": f"{state.epoch + 1}/{cfg.SOLVER.MAX_EPOCH}",
-        "iter": f"{step + 1}/{num_steps}",
+        "iter": f"{state.step}/{num_steps}",
         "lr": lr,
         **stats,
-        "bad_videos": len(state.bad_videos.reasons),
+        "bad_videos": state.bad_videos.num_bad,
+        "unreachable_videos": state.bad_videos.num_passing,
+        "bad_steps": state.num_bad_steps,
         "eta": format_duration(eta_sec),
     }
-    if not torch.isfinite(torch.tensor(stats["loss"])):
-        raise FloatingPointError(
-            f"the loss is {stats['loss']} at epoch {stats['epoch']}, step {stats['iter']}, learning rate {lr:.3g}; the "
-            "checkpoints are from before. Lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_EPOCHS, set "
-            "SOLVER.CLIP_GRAD_L2NORM, or try TRAIN.PRECISION fp32"
-        )
-    _log(cfg, stats, writer, step=steps_done)
+    _log(cfg, stats, run.events, step=steps_done)
+    check_loss(cfg, state, stats["loss"], f"epoch {stats['epoch']}, step {stats['iter']}")
 
 
 def _log(cfg: CfgNode, stats: dict[str, Any], writer: SummaryWriter | None, *, step: int) -> None:

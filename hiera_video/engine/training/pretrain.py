@@ -15,21 +15,35 @@ from hiera_video.embeddings.probes.neighbors import classify_knn
 from hiera_video.engine.batch import to_model_input
 from hiera_video.engine.evaluate import compute_per_video
 from hiera_video.engine.meters import Stopwatch
+from hiera_video.engine.training.bad_step import ComputeLoss
 from hiera_video.engine.training.loop import run_training
 from hiera_video.engine.training.state import TrainState
 from hiera_video.models.build import build_mae_from_cfg
+from hiera_video.models.hiera_mae import HieraMAE
 from hiera_video.models.mask_units import draw_mask
 from hiera_video.utils.distributed import get_device, is_main_process
 
 
 def pretrain(cfg: CfgNode) -> None:
     """Pre-trains as TRAIN, SOLVER and MAE say; see `run_training` for what it writes and raises."""
+    model, compute_loss = build_pretraining(cfg)
+    make_mask = partial(draw_mask, model.mask_units_grid, cfg.MAE.MASK_RATIO, kind=cfg.MAE.MASK_TYPE)
+    make_mask()  # a ratio that leaves no unit stops here and not in a worker
+    run_training(
+        cfg,
+        model,
+        build_train_loader(cfg, make_mask=make_mask),
+        compute_loss=compute_loss,
+        validate=partial(probe_features, cfg, build_val_loader(cfg)) if cfg.MAE.PROBE_PERIOD else None,
+        validation_period_epochs=cfg.MAE.PROBE_PERIOD,
+    )
+
+
+def build_pretraining(cfg: CfgNode) -> tuple[HieraMAE, ComputeLoss]:
+    """An autoencoder with random weights, on its device, and what computes its loss on a batch."""
     device = get_device()
     torch.manual_seed(cfg.RNG_SEED)
     model = build_mae_from_cfg(cfg).to(device)
-    make_mask = partial(draw_mask, model.mask_units_grid, cfg.MAE.MASK_RATIO, kind=cfg.MAE.MASK_TYPE)
-    make_mask()  # a ratio that leaves no unit stops here and not in a worker
-    train_loader = build_train_loader(cfg, make_mask=make_mask)
 
     def compute_loss(forward: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
@@ -37,14 +51,7 @@ def pretrain(cfg: CfgNode) -> None:
         loss, _, _, _ = forward(clips, mask=mask)
         return loss, {}
 
-    run_training(
-        cfg,
-        model,
-        train_loader,
-        compute_loss=compute_loss,
-        validate=partial(probe_features, cfg, build_val_loader(cfg)) if cfg.MAE.PROBE_PERIOD else None,
-        validation_period_epochs=cfg.MAE.PROBE_PERIOD,
-    )
+    return model, compute_loss
 
 
 def probe_features(cfg: CfgNode, loader: DataLoader, state: TrainState) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hiera_video.engine.checkpoint import (
 )
 from hiera_video.engine.launch import launch
 from hiera_video.engine.training.classify import train
-from hiera_video.engine.training.state import start_or_resume
+from hiera_video.engine.training.resume import start_or_resume
 from hiera_video.models.build import build_model_from_cfg
 from hiera_video.models.checkpoint_file import read_checkpoint_file
 from hiera_video.models.weights import load_weights
@@ -183,7 +183,9 @@ def test_too_many_broken_videos_stop_the_job(make_cfg, broken_dir):
 
 def test_a_loss_that_is_not_finite_stops_the_job(make_cfg):
     cfg = make_cfg({"SOLVER.OPTIMIZING_METHOD": "sgd", "SOLVER.BASE_LR": 1e30, "SOLVER.WARMUP_EPOCHS": 0})
-    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at epoch 1/2.*SOLVER.BASE_LR"):
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is (nan|inf) .* at epoch 1/2, step 2, .*mp4.*SOLVER.BASE_LR"
+    ):
         run(cfg)
     assert find_last_checkpoint(cfg.OUTPUT_DIR) is None
 
@@ -229,10 +231,16 @@ def test_a_checkpoint_of_ours_fills_the_whole_model(make_cfg):
 def test_a_damaged_checkpoint_is_named(make_cfg):
     cfg = make_cfg()
     run(cfg)
-    path = find_last_checkpoint(cfg.OUTPUT_DIR)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=path.name):
+    older, newest = list_checkpoints(cfg.OUTPUT_DIR)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert run(cfg).epoch == 2
+    log = (Path(cfg.OUTPUT_DIR) / "stdout.log").read_text()
+    assert "a checkpoint is damaged, and the one before it is taken" in log and newest.name in log
+    for path in (older, newest):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=older.name):
         run(cfg)
+    assert [path.stat().st_size for path in (older, newest)] == [1000, 1000], "nothing is overwritten"
 
 
 def test_tensorboard_events_are_written(make_cfg):
@@ -258,6 +266,6 @@ def test_after_a_resume_nothing_depends_on_the_checkpoint_file(make_cfg):
     cfg = make_cfg({"SOLVER.MAX_EPOCH": 1})
     run(cfg)
     path = find_last_checkpoint(cfg.OUTPUT_DIR)
-    state = start_or_resume(cfg, build_model_from_cfg(cfg, crop_size=32))
+    state = start_or_resume(cfg, build_model_from_cfg(cfg, crop_size=32), num_videos=24)
     assert state.epoch == 1 and state.optimizer.state
     assert str(path) not in Path("/proc/self/maps").read_text()

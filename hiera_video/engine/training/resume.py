@@ -1,0 +1,207 @@
+"""How training starts: from which weights, from which checkpoint, and whether all processes agree on it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import simplejson
+from fvcore.common.config import CfgNode
+
+from hiera_video.config import config_from_text
+from hiera_video.engine.checkpoint import compute_digest, list_checkpoints
+from hiera_video.engine.training.state import TrainState, build_state, restore_state
+from hiera_video.models.checkpoint_file import CheckpointFile, read_checkpoint_file
+from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.weights import load_weights
+from hiera_video.utils.distributed import all_gather_objects, broadcast_tree, get_world_size, is_main_process
+from hiera_video.utils.files import write_whole
+from hiera_video.utils.logging import get_logger
+
+logger = get_logger(__name__)
+
+_RECORD = "last_validation.json"
+# A run with another value of these is another run.
+_FIXED = (
+    *("TASK", "MODEL.MODEL_NAME", "MODEL.NUM_CLASSES", "HIERA.EMBED_DIM", "HIERA.NUM_HEADS", "HIERA.STAGES"),
+    *("MAE.DECODER_EMBED_DIM", "MAE.DECODER_DEPTH", "MAE.DECODER_NUM_HEADS", "MAE.TARGET"),
+    *("DATA.NUM_FRAMES", "DATA.TRAIN_CROP_SIZE", "SOLVER.OPTIMIZING_METHOD"),
+)
+# Within an epoch these say which videos have been seen.
+_FIXED_WITHIN_EPOCH = ("TRAIN.BATCH_SIZE", "AUG.NUM_SAMPLE", "RNG_SEED")
+
+
+def start_or_resume(cfg: CfgNode, model: HieraEncoder, *, num_videos: int) -> TrainState:
+    """The state to train from: the newest checkpoint of OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH, else fresh.
+
+    The main process reads files, and the others get from it what it has read; then all compare what they have.
+
+    Args:
+        model: on its device; its weights are overwritten when there is something to load.
+        num_videos: length of the training list.
+
+    Raises:
+        ValueError: no checkpoint of OUTPUT_DIR can be read, or the config cannot go on from it.
+        RuntimeError: the processes are not in the same state.
+    """
+    file = _broadcast_file(_find_readable(cfg.OUTPUT_DIR) if cfg.TRAIN.AUTO_RESUME and is_main_process() else None)
+    if file is None:
+        _load_first_weights(cfg, model)
+    state = build_state(cfg, model)
+    if file is not None:
+        _check_can_resume(cfg, file, num_videos)
+        restore_state(state, file)
+        state.is_validated = _take_validation(cfg, state)
+        logger.info("resumed from %s after %s of %d", file.source, state.name_progress(), cfg.SOLVER.MAX_EPOCH)
+    _check_agreement(state)
+    if is_main_process():
+        supersede_metrics(cfg.OUTPUT_DIR, state)
+    return state
+
+
+def record_validation(cfg: CfgNode, state: TrainState) -> None:
+    """Writes down that the end of ``state.epoch`` is validated, so that a resume from its checkpoint need not do it."""
+    record = {"epoch": state.epoch, "saved_at_ns": state.saved_at_ns, "best_top1": state.best_top1}
+    path = Path(cfg.OUTPUT_DIR) / "checkpoints" / _RECORD
+    try:
+        write_whole(path, (simplejson.dumps(record) + "\n").encode())
+    except OSError as error:
+        logger.error("%s was not written: %s; a resume validates epoch %d again", path, error, state.epoch)
+
+
+def _take_validation(cfg: CfgNode, state: TrainState) -> bool:
+    """Whether nothing is left to validate; takes the best accuracy of a validation after the checkpoint."""
+    if state.step or not state.epoch:
+        return True
+    record: dict[str, Any] = {}
+    if is_main_process():
+        with contextlib.suppress(OSError, ValueError):  # without a record it is validated once more
+            record = simplejson.loads((Path(cfg.OUTPUT_DIR) / "checkpoints" / _RECORD).read_text())
+    record = broadcast_tree(record)
+    if (record.get("epoch"), record.get("saved_at_ns")) != (state.epoch, state.saved_at_ns):
+        return False
+    state.best_top1 = record["best_top1"]
+    return True
+
+
+def _find_readable(output_dir: str | Path) -> CheckpointFile | None:
+    """The newest checkpoint that is whole; None where there is none at all."""
+    paths = list_checkpoints(output_dir)
+    for path in reversed(paths):
+        try:
+            file = read_checkpoint_file(path)
+            _check_complete(file)
+            return file
+        except ValueError as error:
+            if path == paths[0]:
+                raise
+            logger.error("a checkpoint is damaged, and the one before it is taken: %s", error)
+    return None
+
+
+def _check_complete(file: CheckpointFile) -> None:
+    """Raises ValueError for a file that training cannot go on from."""
+    training = file.training
+    missing = [key for key in ("optimizer_state", "scaler_state", "best_top1") if key not in training]
+    if missing or file.epoch is None:
+        raise ValueError(
+            f"{file.source} is not a checkpoint of a training job, so that training cannot resume from it: it has no "
+            + ", ".join(missing)
+        )
+    content = {**training, "model_state": file.weights, "epoch": file.epoch}
+    if "digest" in training and compute_digest(content) != training["digest"]:
+        raise ValueError(f"{file.source} has changed since it was written: its content does not fit its digest")
+
+
+def _broadcast_file(file: CheckpointFile | None) -> CheckpointFile | None:
+    if get_world_size() == 1:
+        return file
+    fields = broadcast_tree(None if file is None else vars(file))
+    return None if fields is None else CheckpointFile(**fields)
+
+
+def _load_first_weights(cfg: CfgNode, model: HieraEncoder) -> None:
+    if cfg.TRAIN.CHECKPOINT_FILE_PATH and is_main_process():
+        logger.info("%s", load_weights(model, cfg.TRAIN.CHECKPOINT_FILE_PATH))
+    model.load_state_dict(broadcast_tree(model.state_dict()))
+
+
+def _check_agreement(state: TrainState) -> None:
+    digests = all_gather_objects(state.compute_digest())
+    different = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+    if different:
+        raise RuntimeError(
+            f"the processes do not start from the same weights, optimizer state and epoch: rank {different[0]} differs "
+            f"from rank 0 ({len(different)} of {len(digests)} processes differ)"
+        )
+
+
+def _check_can_resume(cfg: CfgNode, file: CheckpointFile, num_videos: int) -> None:
+    """Raises ValueError for a setting that cannot change within a run; logs the others that have changed."""
+    try:
+        old = config_from_text(file.config)
+    except ValueError as error:
+        logger.warning("the checkpoint's config is of another version: %s", error)
+        return
+    changed = _find_changes(old, cfg)
+    fixed = (*_FIXED, *(_FIXED_WITHIN_EPOCH if file.training.get("step") else ()))
+    refused = [line for key, line in changed.items() if key in fixed]
+    if file.training.get("step") and file.training["num_videos"] != num_videos:
+        refused.append(f"the training list: {file.training['num_videos']} -> {num_videos} videos")
+    if refused:
+        raise ValueError(
+            f"this run cannot go on from {file.source}: {'; '.join(refused)}. Give the old values, or another "
+            "OUTPUT_DIR to a new run"
+        )
+    if changed:
+        logger.warning("resuming with other settings, which hold from here on: %s", "; ".join(changed.values()))
+    before, now = file.training.get("num_processes", get_world_size()), get_world_size()
+    if before != now:
+        logger.warning(
+            "resuming with %d processes what %d have begun: the batch stays %d clips, and numbers stay the same but "
+            "for rounding and for the draws of drop path, dropout and mixup, which each process makes for itself",
+            now,
+            before,
+            cfg.TRAIN.BATCH_SIZE,
+        )
+
+
+def _find_changes(old: CfgNode, new: CfgNode) -> dict[str, str]:
+    """Key -> "key: old -> new", of the keys that differ."""
+    before, now = _flatten(old), _flatten(new)
+    return {key: f"{key}: {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]}
+
+
+def _flatten(node: CfgNode, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else {prefix + key: value})
+    return flat
+
+
+def supersede_metrics(output_dir: str | Path, state: TrainState) -> None:
+    """Moves the lines of metrics.jsonl that the run will write again to metrics.superseded.jsonl."""
+    path = Path(output_dir) / "metrics.jsonl"
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    gone = [line for line in lines if _is_later(line, state)]
+    if gone:
+        with open(path.with_name("metrics.superseded.jsonl"), "a") as file:
+            file.writelines(line.rstrip("\n") + "\n" for line in gone)
+        write_whole(path, "".join(line for line in lines if line not in set(gone)).encode())
+
+
+def _is_later(line: str, state: TrainState) -> bool:
+    """Whether a log line was written after ``state``; so is a line that a crash has cut off."""
+    try:
+        stats = simplejson.loads(line)
+        if stats["_type"] == "train_iter":
+            return (int(stats["epoch"].split("/")[0]) - 1, int(stats["iter"].split("/")[0])) > (state.epoch, state.step)
+        if stats["_type"] == "val_epoch":
+            epoch = int(stats["epoch"].split("/")[0])
+            return epoch > state.epoch or (epoch == state.epoch and not state.is_validated)
+    except (ValueError, KeyError, TypeError):
+        return True
+    return False

@@ -1,0 +1,181 @@
+"""A run that was stopped and is started again is the same run, to the last bit."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import simplejson
+
+from hiera_video.engine.checkpoint import compute_digest, find_last_checkpoint, list_checkpoints
+from hiera_video.engine.launch import launch
+from hiera_video.engine.training.classify import train
+from hiera_video.models.checkpoint_file import read_checkpoint_file
+
+ROOT = Path(__file__).resolve().parents[3]
+TIMES = {"clips_per_sec", "step_time_sec", "data_time_sec", "peak_memory_gb", "eta", "seconds"}
+# Everything that draws random numbers or keeps a state.
+ALL = {
+    "TRAIN.GRAD_ACCUM_STEPS": 2,
+    "MIXUP.ENABLE": True,
+    "MODEL.DROP_PATH_RATE": 0.2,
+    "MODEL.DROPOUT_RATE": 0.2,
+    "AUG.RE_PROB": 0.5,
+    "AUG.NUM_SAMPLE": 2,
+    "SOLVER.EMA_DECAY": 0.9,
+    "SOLVER.MAX_EPOCH": 3,
+    "TRAIN.BATCH_SIZE": 8,
+    "LOG_PERIOD": 2,
+}
+PRETRAIN = {
+    "TASK": "pretrain",
+    "MODEL.MODEL_NAME": "mae_hiera_tiny_16x224",
+    "MAE.DECODER_EMBED_DIM": 16,
+    "MAE.DECODER_DEPTH": 1,
+    "MAE.DECODER_NUM_HEADS": 2,
+    "MAE.PROBE_PERIOD": 1,
+    "MAE.PROBE_NEIGHBORS": 3,
+    "DATA.NUM_FRAMES": 4,
+    "TRAIN.GRAD_ACCUM_STEPS": 2,
+    "AUG.NUM_SAMPLE": 2,
+    "SOLVER.EMA_DECAY": 0.9,
+    "SOLVER.MAX_EPOCH": 3,
+    "LOG_PERIOD": 2,
+}
+
+
+def read_content(output_dir):
+    file = read_checkpoint_file(find_last_checkpoint(output_dir))
+    return {**file.training, "model_state": file.weights, "epoch": file.epoch}
+
+
+def read_metrics(output_dir):
+    """All lines without what depends on the clock."""
+    lines = map(simplejson.loads, (Path(output_dir) / "metrics.jsonl").read_text().splitlines())
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+@pytest.fixture
+def run_damaged(options):
+    """Runs tests/stop_training.py; returns the finished process."""
+
+    def run(what, place, changes, *, rank=0, processes=1):
+        pairs = {**options, **{key: str(value) for key, value in changes.items()}}
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        words = [sys.executable, *(launcher if processes > 1 else []), "tests/stop_training.py"]
+        words += [what, *map(str, place), str(rank), *(word for pair in pairs.items() for word in pair)]
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+def assert_same_run(first, second):
+    one, two = read_content(first), read_content(second)
+    assert one["digest"] == compute_digest(one) == two["digest"] == compute_digest(two)
+    for key in ("best_top1", "first_loss", "num_bad_steps", "bad_videos", "log_rows", "epoch"):
+        assert one[key] == two[key], key
+    assert read_metrics(first) == read_metrics(second)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "processes", "workers", "places"),
+    [
+        (ALL, 1, 0, [(0, 1), (1, 2), (2, 3)]),
+        (ALL, 1, 2, [(0, 2), (1, 3)]),
+        (ALL, 2, 0, [(1, 1)]),
+        (ALL, 2, 2, [(0, 3), (2, 1)]),
+        (PRETRAIN, 1, 2, [(0, 3), (2, 1)]),
+        (PRETRAIN, 2, 0, [(1, 2)]),
+    ],
+    ids=["one", "workers", "two processes", "two processes and workers", "pretrain", "pretrain in two"],
+)
+def test_stopped_at_any_step_it_goes_on_as_if_nothing_had_been(
+    run_net, run_damaged, changes, processes, workers, places, tmp_path
+):
+    changes = {**changes, "DATA_LOADER.NUM_WORKERS": workers}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    finished = run_net({**changes, "OUTPUT_DIR": whole}, processes=processes)
+    assert finished.returncode == 0, finished.stderr
+    for number, place in enumerate(places):
+        name = ("SIGTERM", "SIGINT", "SIGUSR1")[number]
+        finished = run_damaged(name, place, {**changes, "OUTPUT_DIR": stopped}, rank=processes - 1, processes=processes)
+        assert finished.returncode == (75 if processes == 1 else 1), finished.stderr  # torchrun has its own status
+        assert f"stopped by {name} after" in finished.stderr
+        epoch, step = place[0], place[1] + 1  # the step after which the request is seen
+        assert f"checkpoint_epoch_{epoch:05d}" in find_last_checkpoint(stopped).name
+        assert read_content(stopped)["step"] in (place[1], step)
+    finished = run_net({**changes, "OUTPUT_DIR": stopped}, processes=processes)
+    assert finished.returncode == 0, finished.stderr
+    assert "resumed from" in finished.stderr
+    assert_same_run(whole, stopped)
+
+
+@pytest.mark.slow
+def test_workers_change_no_bit(run_net, tmp_path):
+    for workers in (0, 1, 4):
+        finished = run_net({**ALL, "DATA_LOADER.NUM_WORKERS": workers, "OUTPUT_DIR": tmp_path / str(workers)})
+        assert finished.returncode == 0, finished.stderr
+    for workers in ("1", "4"):
+        assert_same_run(tmp_path / "0", tmp_path / workers)
+
+
+def test_the_settings_of_the_optimizer_are_those_of_the_config(make_cfg):
+    """Weight decay and betas once stayed those of the checkpoint, and another LAYER_DECAY stopped with a riddle."""
+    launch([train], make_cfg({"SOLVER.MAX_EPOCH": 1}))
+    changes = {"SOLVER.WEIGHT_DECAY": 0.3, "SOLVER.BETAS": [0.8, 0.9], "SOLVER.LAYER_DECAY": 0.5, "SOLVER.MAX_EPOCH": 2}
+    cfg = make_cfg(changes)
+    first = read_content(cfg.OUTPUT_DIR)
+    launch([train], cfg)
+    groups = read_content(cfg.OUTPUT_DIR)["optimizer_state"]["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.3}
+    assert {tuple(group["betas"]) for group in groups} == {(0.8, 0.9)}
+    assert len({group["lr_scale"] for group in groups}) > 2
+    steps = {moments["step"].item() for moments in read_content(cfg.OUTPUT_DIR)["optimizer_state"]["state"].values()}
+    assert steps == {6.0} and first["optimizer_state"]["state"], "the moments went on"
+    log = (Path(cfg.OUTPUT_DIR) / "stdout.log").read_text()
+    assert "SOLVER.WEIGHT_DECAY: 0.05 -> 0.3" in log and "SOLVER.LAYER_DECAY: 1.0 -> 0.5" in log
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"SOLVER.OPTIMIZING_METHOD": "sgd"}, "SOLVER.OPTIMIZING_METHOD: adamw -> sgd"),
+        ({"HIERA.EMBED_DIM": 16}, "HIERA.EMBED_DIM: 8 -> 16"),
+        ({"MODEL.NUM_CLASSES": 9}, "MODEL.NUM_CLASSES: 8 -> 9"),
+        ({"DATA.NUM_FRAMES": 8}, "DATA.NUM_FRAMES: 4 -> 8"),
+        ({"SOLVER.EMA_DECAY": 0.9}, "SOLVER.EMA_DECAY is set, but .* written without EMA"),
+    ],
+)
+def test_what_cannot_change_within_a_run_is_refused_by_name(make_cfg, changes, named):
+    launch([train], make_cfg({"SOLVER.MAX_EPOCH": 1}))
+    with pytest.raises(ValueError, match=named):
+        launch([train], make_cfg(changes))
+
+
+def test_a_flipped_bit_in_the_newest_checkpoint_is_found(make_cfg):
+    cfg = make_cfg()
+    launch([train], cfg)
+    newest = list_checkpoints(cfg.OUTPUT_DIR)[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    launch([train], cfg)
+    log = (Path(cfg.OUTPUT_DIR) / "stdout.log").read_text()
+    assert f"{newest} has changed since it was written" in log and "after 1 epochs of 2" in log
+
+
+def test_a_finished_run_does_nothing_more(make_cfg):
+    cfg = make_cfg()
+    launch([train], cfg)
+    before = (Path(cfg.OUTPUT_DIR) / "metrics.jsonl").read_text()
+    launch([train], cfg)
+    assert (Path(cfg.OUTPUT_DIR) / "metrics.jsonl").read_text() == before
+    record = Path(cfg.OUTPUT_DIR) / "checkpoints" / "last_validation.json"
+    record.unlink()
+    launch([train], cfg)
+    assert [line for line in read_metrics(cfg.OUTPUT_DIR)] == [
+        {key: value for key, value in simplejson.loads(line).items() if key not in TIMES}
+        for line in before.splitlines()
+    ], "without the record the last epoch is validated again, with the same result"
+    assert record.exists()
