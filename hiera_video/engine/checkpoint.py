@@ -25,7 +25,7 @@ _KEPT_WITHIN_EPOCH = 2  # the newest, and the one before for the case that the n
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
     """Checkpoints of ``output_dir``, at the ends of epochs and within them, the newest last."""
     folder = Path(output_dir) / "checkpoints"
-    return sorted((path for path in folder.glob("*.pyth") if _PATTERN.fullmatch(path.name)), key=_get_progress)
+    return sorted((path for path in folder.glob("*.pyth") if _PATTERN.fullmatch(path.name)), key=_read_progress)
 
 
 def find_last_checkpoint(output_dir: str | Path) -> Path | None:
@@ -45,11 +45,10 @@ def get_best_path(output_dir: str | Path) -> Path:
     return Path(output_dir) / "checkpoints" / "checkpoint_best.pyth"
 
 
-def _get_progress(path: Path) -> tuple[int, int]:
+def _read_progress(path: Path) -> tuple[int, int]:
     """(finished epochs, steps of the next one) of a checkpoint, from its name."""
-    match = _PATTERN.fullmatch(path.name)
-    assert match is not None
-    return int(match[1]), int(match[2] or 0)
+    epoch, step = _PATTERN.findall(path.name)[0]
+    return int(epoch), int(step or 0)
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -81,7 +80,7 @@ def remove_old_checkpoints(output_dir: str | Path, *, keep_last: int) -> None:
     Of the ends of epochs the newest ``keep_last`` stay (0: all). Those within an epoch go when it has ended, and of an
     epoch that runs the newest two stay.
     """
-    progress = {path: _get_progress(path) for path in list_checkpoints(output_dir)}
+    progress = {path: _read_progress(path) for path in list_checkpoints(output_dir)}
     ends = [path for path, (_, step) in progress.items() if step == 0]
     last_end = progress[ends[-1]] if ends else (0, 0)
     within = [path for path, place in progress.items() if place[1] and place > last_end]
