@@ -11,6 +11,7 @@ import signal
 import sys
 
 from hiera_video.cli.run import main
+from hiera_video.engine import launch
 from hiera_video.engine.training import classify, loop
 from hiera_video.utils.distributed import get_rank
 
@@ -55,6 +56,9 @@ def plant(what, epoch, step, rank):
     loop._take_step, classify.validate, loop.make_content = damaged_step, damaged_validation, damaged_content
 
 
+WORDS = sys.argv[1:]
+plant(WORDS[0], *map(int, WORDS[1:4]))  # also in processes that are started from this one: they import this file
 if __name__ == "__main__":
-    plant(sys.argv[1], *map(int, sys.argv[2:5]))
-    sys.exit(main(sys.argv[5:]))
+    if "STOP_TRAINING_PROCESSES" in os.environ:  # as on a machine with so many GPUs
+        launch._compute_num_processes = lambda *_: int(os.environ["STOP_TRAINING_PROCESSES"])
+    sys.exit(main(WORDS[4:]))

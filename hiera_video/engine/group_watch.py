@@ -23,6 +23,7 @@ logger = get_logger(__name__)
 
 _POLL_SEC = 0.5
 _SILENCE_SEC = 45.0  # a process whose thread says nothing for so long is dead, or its machine is
+_INFORM_SEC = 5.0
 _GRACE_SEC = 20.0  # for files that are being written, and for an exit that waits for the other processes
 
 
@@ -50,9 +51,14 @@ class GroupWatch:
         self.end_within(_GRACE_SEC, status=1)
         try:
             with self._lock:
-                return self._store.compare_set("failed", "", f"rank {self.rank}: {reason}").decode()
+                first = self._store.compare_set("failed", "", f"rank {self.rank}: {reason}").decode()
+                self._store.add("informed", 1)
+                end = time.monotonic() + _INFORM_SEC
+                while self.rank == 0 and self._store.add("informed", 0) < self.world_size and time.monotonic() < end:
+                    time.sleep(0.1)  # the store goes with this process, and the others have to read it first
         except RuntimeError:  # the main process is gone, and its store with it
             return f"rank {self.rank}: {reason}"
+        return first
 
     def end_within(self, seconds: float, *, status: int) -> None:
         """Ends this process after ``seconds`` if it has not ended by itself."""
@@ -96,6 +102,7 @@ class GroupWatch:
         elif self._store.check(["stop"]):
             request_stop(self._store.get("stop").decode())
         if self._store.check(["failed"]):
+            self._store.add("informed", 1)
             return self._store.get("failed").decode() + " (failed first)"
         if os.getppid() != self._parent:
             return "the process that started this one is gone"

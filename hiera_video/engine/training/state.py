@@ -163,4 +163,6 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, stored: dict[str, Any],
     # On a CPU the optimizer would keep the file's own tensors: a copy lets go of the file.
     moments = map_tensors(stored["state"], lambda tensor: tensor.clone())
     state = {number: moments[numbers[name]] for number, name in names.items() if numbers[name] in moments}
+    for group, before in zip(current["param_groups"], stored["param_groups"], strict=False):
+        group["lr"] = before["lr"]  # until the next step sets it
     optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
