@@ -38,6 +38,7 @@ class GroupWatch:
         self._store = self._connect()
         self._lock = threading.Lock()  # the store answers one thread at a time
         self._closing = threading.Event()
+        self._first = ""  # why the group fails, as soon as this process has heard of it
         self._parent = os.getppid()
         self._neighbor, self._neighbor_beat, self._heard_at = (self.rank + 1) % self.world_size, -1, time.monotonic()
         threading.Thread(target=self._watch, name="group-watch", daemon=True).start()
@@ -57,7 +58,7 @@ class GroupWatch:
                 while self.rank == 0 and self._store.add("informed", 0) < self.world_size and time.monotonic() < end:
                     time.sleep(0.1)  # the store goes with this process, and the others have to read it first
         except RuntimeError:  # the main process is gone, and its store with it
-            return f"rank {self.rank}: {reason}"
+            return self._first or f"rank {self.rank}: {reason}"
         return first
 
     def end_within(self, seconds: float, *, status: int) -> None:
@@ -102,8 +103,9 @@ class GroupWatch:
         elif self._store.check(["stop"]):
             request_stop(self._store.get("stop").decode())
         if self._store.check(["failed"]):
+            self._first = self._store.get("failed").decode()
             self._store.add("informed", 1)
-            return self._store.get("failed").decode() + " (failed first)"
+            return self._first + " (failed first)"
         if os.getppid() != self._parent:
             return "the process that started this one is gone"
         beat, now = self._store.add(f"beat {self._neighbor}", 0), time.monotonic()
