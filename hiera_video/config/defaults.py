@@ -91,13 +91,10 @@ KEYS: dict[str, Key] = {
         1, "Epochs between two validations; the last epoch is always validated. 0: never.", _at_least(0)
     ),
     "TRAIN.CHECKPOINT_PERIOD": Key(1, "Epochs between two checkpoints; the last epoch is always saved.", _at_least(1)),
-    "TRAIN.CHECKPOINT_PERIOD_MINUTES": Key(
-        30.0, "Minutes after which a checkpoint is written also within an epoch. 0: only at the ends.", _at_least(0)
-    ),
+    "TRAIN.CHECKPOINT_PERIOD_MINUTES": Key(30.0, "Minutes between checkpoints within an epoch. 0: none.", _at_least(0)),
     "TRAIN.STOP_WHEN_DISK_FULL": Key(
         False,
-        "Whether a checkpoint that cannot be written ends the job; if not, the next one is another try. The last one "
-        "of a run must be written in either case.",
+        "Whether a checkpoint that cannot be written ends the job, or the next one is tried. The last must be written.",
         _ANY_BOOL,
     ),
     "TRAIN.CHECKPOINT_KEEP_LAST": Key(
@@ -199,6 +196,11 @@ KEYS: dict[str, Key] = {
         "",
         "File of class names for reports: one a line, or json {name: id}. Empty: from the data where they are known.",
         _ANY_STR,
+    ),
+    "DATA.TIMEOUT_SEC": Key(
+        300,
+        "A video that takes longer to give its clips to training or testing is bad. 0 workers: no limit.",
+        _at_least(1),
     ),
     "DATA.MAX_BAD_VIDEOS": Key(
         100, "The job stops when more distinct videos than this cannot be decoded.", _at_least(0)

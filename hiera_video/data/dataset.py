@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, default_collate
 
 from hiera_video.data.lists import VideoList
 from hiera_video.data.transforms import ClipTransform
+from hiera_video.utils.board import Board
 from hiera_video.utils.rng import seeded
 from hiera_video.video import VideoDecodeError, VideoReader
 from hiera_video.video.manifest import Manifest, open_video
@@ -94,6 +95,8 @@ class VideoDataset(Dataset):
         self.seed = seed
         self._reader_options: dict[str, Any] = {"backend": decoding_backend, "max_short_side_px": max_short_side_px}
         self.manifest = manifest
+        self.given_up: dict[int, str] = {}  # position -> reason, of videos that brought a process down or to a halt
+        self.board: Board | None = None  # where a loader sees what its processes are at
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -130,6 +133,17 @@ class VideoDataset(Dataset):
         return torch.stack(masks)  # (V, U)
 
     def _load_views(self, epoch: int, index: int) -> torch.Tensor:
+        if index in self.given_up:
+            raise VideoDecodeError(f"{self.videos.paths[index]}: {self.given_up[index]}")
+        if self.board is None:
+            return self._read_views(epoch, index)
+        self.board.enter(index)
+        try:
+            return self._read_views(epoch, index)
+        finally:
+            self.board.leave()
+
+    def _read_views(self, epoch: int, index: int) -> torch.Tensor:
         with open_video(str(self.videos.paths[index]), self.manifest, **self._reader_options) as reader:
             frames, places = self._load_frames(reader, epoch, index)
         prepared = self.transform.prepare(frames).unbind()  # N times (h, w, C)

@@ -9,10 +9,11 @@ from typing import cast
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
+from hiera_video.data.batch_loader import BatchLoader
 from hiera_video.data.clip_sampling import build_clip_sampler
-from hiera_video.data.dataset import VideoDataset, collate_samples
+from hiera_video.data.dataset import VideoDataset
 from hiera_video.data.lists import VideoList, build_video_list
 from hiera_video.data.transforms import build_eval_transform, build_train_transform
 from hiera_video.utils.distributed import get_local_world_size, get_rank, get_world_size
@@ -84,7 +85,7 @@ class ShardSampler(Sampler[int]):
         return iter(self.indices)
 
 
-def build_train_loader(cfg: CfgNode, *, make_mask: Callable[[], torch.Tensor] | None = None) -> DataLoader:
+def build_train_loader(cfg: CfgNode, *, make_mask: Callable[[], torch.Tensor] | None = None) -> BatchLoader:
     """Loader of the training list; its ``sampler`` is an `EpochSampler`. A batch is one accumulation step of one rank.
 
     Args:
@@ -138,13 +139,13 @@ def build_train_dataset(
     )
 
 
-def build_val_loader(cfg: CfgNode) -> DataLoader:
+def build_val_loader(cfg: CfgNode) -> BatchLoader:
     """Loader of the validation list: one center view of each video, at the size of training."""
     dataset = _build_eval_dataset(cfg, "val", num_clips=1, num_crops=1, crop_size=cfg.DATA.TRAIN_CROP_SIZE)
     return _build_eval_loader(cfg, dataset, num_views=1)
 
 
-def build_test_loader(cfg: CfgNode) -> DataLoader:
+def build_test_loader(cfg: CfgNode) -> BatchLoader:
     """Loader of TEST.SPLIT with TEST.NUM_ENSEMBLE_VIEWS x TEST.NUM_SPATIAL_CROPS views of each video."""
     dataset = _build_eval_dataset(
         cfg,
@@ -204,33 +205,26 @@ def _leave_out_broken(videos: VideoList, manifest: Manifest, *, limit: int) -> V
     return VideoList(videos.paths[is_kept], videos.labels[is_kept], videos.class_names)
 
 
-def get_dataset(loader: DataLoader) -> VideoDataset:
-    """The data set behind a loader of this module."""
-    return cast(VideoDataset, loader.dataset)
-
-
-def get_epoch_sampler(loader: DataLoader) -> EpochSampler:
+def get_epoch_sampler(loader: BatchLoader) -> EpochSampler:
     """The sampler of a loader from `build_train_loader`."""
     return cast(EpochSampler, loader.sampler)
 
 
-def _build_eval_loader(cfg: CfgNode, dataset: VideoDataset, *, num_views: int) -> DataLoader:
+def _build_eval_loader(cfg: CfgNode, dataset: VideoDataset, *, num_views: int) -> BatchLoader:
     sampler = ShardSampler(len(dataset), rank=get_rank(), world_size=get_world_size())
     clips_per_process = max(cfg.TEST.BATCH_SIZE // get_world_size(), 1)
     return _build_loader(cfg, dataset, sampler, batch_size=max(clips_per_process // num_views, 1))
 
 
-def _build_loader(cfg: CfgNode, dataset: VideoDataset, sampler: Sampler, *, batch_size: int) -> DataLoader:
-    num_workers = count_workers(cfg.DATA_LOADER.NUM_WORKERS)
-    return DataLoader(
+def _build_loader(cfg: CfgNode, dataset: VideoDataset, sampler: Sampler, *, batch_size: int) -> BatchLoader:
+    return BatchLoader(
         dataset,
-        batch_size=batch_size,
         sampler=sampler,
-        num_workers=num_workers,
-        collate_fn=collate_samples,
+        batch_size=batch_size,
+        num_workers=count_workers(cfg.DATA_LOADER.NUM_WORKERS),
+        prefetch_factor=cfg.DATA_LOADER.PREFETCH_FACTOR,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-        prefetch_factor=cfg.DATA_LOADER.PREFETCH_FACTOR if num_workers else None,
+        timeout_sec=cfg.DATA.TIMEOUT_SEC,
     )
 
 

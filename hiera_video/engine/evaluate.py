@@ -14,12 +14,12 @@ import simplejson
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from hiera_video.config import compute_digest, dump_config
+from hiera_video.data.batch_loader import BatchLoader
 from hiera_video.data.lists import VideoList
-from hiera_video.data.loader import build_test_loader, get_dataset
+from hiera_video.data.loader import build_test_loader
 from hiera_video.engine.batch import BadVideos, autocast, check_bad_limit, to_model_input
 from hiera_video.engine.metrics import compute_topk_hits
 from hiera_video.engine.trained import find_weights, load_model
@@ -50,12 +50,12 @@ class Predictions:
         return {"top1": hits[0].item(), "top5": hits[1].item()}
 
 
-def evaluate(cfg: CfgNode, model: nn.Module, loader: DataLoader, *, title: str) -> Predictions:
+def evaluate(cfg: CfgNode, model: nn.Module, loader: BatchLoader, *, title: str) -> Predictions:
     """Class probabilities of every video of the loader's list; see `compute_per_video`."""
     probs, failed = compute_per_video(
         cfg, model, loader, compute=lambda clips: model(clips).float().softmax(dim=1), title=title
     )
-    labels = torch.from_numpy(np.array(get_dataset(loader).videos.labels))
+    labels = torch.from_numpy(np.array(loader.dataset.videos.labels))
     return Predictions(probs=probs, labels=labels, failed=failed)
 
 
@@ -63,7 +63,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, loader: DataLoader, *, title: str) 
 def compute_per_video(
     cfg: CfgNode,
     model: nn.Module,
-    loader: DataLoader,
+    loader: BatchLoader,
     *,
     compute: Callable[[torch.Tensor], torch.Tensor],
     title: str,
@@ -98,7 +98,7 @@ def compute_per_video(
         vectors.append(views.unflatten(0, (len(batch["index"]), -1)).mean(dim=1).cpu())  # (B, D)
         indices.append(batch["index"])
     model.train(was_training)
-    whole, failed = _gather(len(get_dataset(loader)), indices, vectors, bad.reasons)
+    whole, failed = _gather(len(loader.dataset), indices, vectors, bad.reasons)
     check_bad_limit(len(failed), cfg.DATA.MAX_BAD_VIDEOS)
     return whole, failed
 
@@ -133,7 +133,7 @@ def test(cfg: CfgNode) -> None:
     compiled = cast(nn.Module, torch.compile(model)) if cfg.MODEL.COMPILE else model
     predictions = evaluate(cfg, compiled, loader, title="test")
     if is_main_process():
-        _write_results(cfg, get_dataset(loader).videos, predictions, checkpoint, seconds=time.perf_counter() - start)
+        _write_results(cfg, loader.dataset.videos, predictions, checkpoint, seconds=time.perf_counter() - start)
 
 
 def _write_results(

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing.connection import wait
 
 import numpy as np
 import torch
@@ -16,16 +12,16 @@ from torch.utils.data import DataLoader
 
 from hiera_video.streams.chunk import Chunk, Failure
 from hiera_video.streams.clip_reader import ClipReader
-from hiera_video.streams.clip_stream import NOTHING, ClipStream
+from hiera_video.streams.clip_stream import ClipStream
 from hiera_video.streams.work_queue import WorkQueue
+from hiera_video.utils.board import NOTHING, Board, find_dead, is_timeout, undisturbed
 from hiera_video.utils.logging import get_logger
 
 logger = get_logger(__name__)
 _ATTEMPTS = 1000  # more than one generation of processes makes at a video
 _POLL_SEC = 5.0  # the death of a process is noticed within this time
-_DYING_SEC = 1.0  # a process ends within this time after its connection has
 _MAX_IDLE_DEATHS = 10  # processes that died at no video; one more is no bad luck, but an error
-_TIMED_OUT = "DataLoader timed out"  # how torch's message begins
+_PATIENCE = 10  # times the time limit, until a silence without a culprit is an error
 
 
 class ClipLoader:
@@ -55,7 +51,7 @@ class ClipLoader:
     ) -> None:
         self._paths, self._reader, self._queue = paths, reader, queue
         self._num_workers, self._chunks_ahead, self._timeout_sec = num_workers, chunks_ahead, timeout_sec
-        self._progress = torch.full((max(num_workers, 1),), NOTHING, dtype=torch.int64).share_memory_()
+        self._board = Board(num_workers)
         self._is_started = torch.zeros(len(paths), dtype=torch.bool).share_memory_()
         self._is_finished = torch.zeros(len(paths), dtype=torch.bool)
         self._num_idle_deaths = 0
@@ -66,7 +62,7 @@ class ClipLoader:
         while failed is not None:
             chunks = self._start()
             failed = None
-            with _undisturbed():
+            with undisturbed():
                 try:
                     for chunk in self._await_chunks(chunks):
                         self._is_finished[chunk.index] |= chunk.is_last
@@ -88,7 +84,8 @@ class ClipLoader:
             except StopIteration:
                 return
             except RuntimeError as error:
-                if not str(error).startswith(_TIMED_OUT) or time.monotonic() - began >= self._timeout_sec:
+                silence_sec = time.monotonic() - began
+                if not is_timeout(error) or (silence_sec >= self._timeout_sec and self._is_anyone_late(silence_sec)):
                     raise
             else:
                 yield chunk
@@ -97,12 +94,12 @@ class ClipLoader:
     def _start(self) -> Iterator[Chunk | Failure]:
         """An iterator over the chunks of a new set of processes."""
         unfinished = torch.nonzero(self._is_started & ~self._is_finished).flatten().tolist()
-        self._progress.fill_(NOTHING)
+        self._board.clear()
         stream = ClipStream(
             self._paths,
             queue=self._queue.copy(redo=unfinished),
             reader=self._reader,
-            progress=self._progress,
+            board=self._board,
             is_started=self._is_started,
         )
         is_parallel = self._num_workers > 0
@@ -117,48 +114,24 @@ class ClipLoader:
         )
         return iter(loader)
 
+    def _is_anyone_late(self, silence_sec: float) -> bool:
+        """Whether a process stands still; one that has only just begun, on a slow machine, does not."""
+        return bool(self._board.find_busy(self._timeout_sec)) or silence_sec > _PATIENCE * self._timeout_sec
+
     def _find_culprits(self, chunks: Iterator[Chunk | Failure], error: Exception) -> dict[int, str]:
         """Video -> reason, for the processes that died or make no progress. Raises ``error`` where there are none."""
-        workers = getattr(chunks, "_workers", ())
-        is_stuck = str(error).startswith(_TIMED_OUT)
-        ending = [] if is_stuck else wait([worker.sentinel for worker in workers], timeout=_DYING_SEC)
-        for worker in workers:
-            if worker.sentinel in ending:
-                worker.join(_DYING_SEC)  # it has an exit code only after this
-        dead = {number: worker.exitcode for number, worker in enumerate(workers) if worker.exitcode}
-        at = self._progress.tolist()
-        if dead:
-            culprits = {at[number]: f"its decoding process {_describe_exit(code)}" for number, code in dead.items()}
-        elif is_stuck:
-            culprits = dict.fromkeys(at, f"decoding gave nothing for {self._timeout_sec:g} s")
+        is_stuck = is_timeout(error)
+        if is_stuck:
+            reason = f"decoding gave nothing for {self._timeout_sec:g} s"
+            culprits = {index: reason for index, _ in self._board.find_busy(self._timeout_sec).values()}
         else:
-            raise error
+            dead, at = find_dead(chunks), self._board.positions.tolist()
+            if not dead:
+                raise error
+            culprits = {at[number]: f"its decoding process {how}" for number, how in dead.items()}
         culprits = {i: reason for i, reason in culprits.items() if i != NOTHING and not self._is_finished[i]}
         self._num_idle_deaths += not culprits
         if self._num_idle_deaths > _MAX_IDLE_DEATHS or (is_stuck and not culprits):
             raise error
         logger.warning("decoding processes are started anew: %s", str(error).split("\n")[0])
         return culprits
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Keeps the death of a decoding process from interrupting what this process is doing; the loader notices it itself.
-
-    torch's loader installs a signal handler that raises in the main thread, wherever that happens to be.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
-
-
-def _describe_exit(exit_code: int) -> str:
-    if exit_code > 0:
-        return f"ended with status {exit_code}"
-    name = signal.Signals(-exit_code).name
-    return f"was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

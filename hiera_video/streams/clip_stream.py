@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 
 from hiera_video.streams.chunk import Chunk, Failure
 from hiera_video.streams.clip_reader import ClipReader
+from hiera_video.utils.board import Board
 from hiera_video.video import VideoDecodeError
-
-NOTHING = -1
 
 
 class ClipStream(IterableDataset[Chunk | Failure]):
@@ -23,7 +22,7 @@ class ClipStream(IterableDataset[Chunk | Failure]):
         paths: of all videos of the list.
         queue: positions of the videos that this process decodes, such as a `WorkQueue`.
         reader: makes the chunks of a video.
-        progress: int64 (workers,), shared: the position of the video that each worker is decoding, or NOTHING.
+        board: which video each worker is decoding.
         is_started: bool (videos,), shared: which videos a worker has begun.
     """
 
@@ -33,24 +32,28 @@ class ClipStream(IterableDataset[Chunk | Failure]):
         *,
         queue: Iterable[int],
         reader: ClipReader,
-        progress: torch.Tensor | None = None,
+        board: Board | None = None,
         is_started: torch.Tensor | None = None,
     ) -> None:
         self.paths, self.queue, self.reader = paths, queue, reader
-        self.progress, self.is_started = progress, is_started
+        self.board, self.is_started = board, is_started
 
     def __iter__(self) -> Iterator[Chunk | Failure]:
         for index in self.queue:
-            self._note(index)
-            yield from self._stream_video(index)
-            self._note(NOTHING)
+            if self.is_started is not None:
+                self.is_started[index] = True
+            # Between two pieces the worker waits for whoever takes them: then it is at nothing.
+            pieces = self._stream_video(index)
+            while (piece := self._make_next(pieces, index)) is not None:
+                yield piece
 
-    def _note(self, index: int) -> None:
-        info = get_worker_info()
-        if self.progress is not None:
-            self.progress[info.id if info else 0] = index
-        if self.is_started is not None and index != NOTHING:
-            self.is_started[index] = True
+    def _make_next(self, pieces: Iterator[Chunk | Failure], index: int) -> Chunk | Failure | None:
+        if self.board is None:
+            return next(pieces, None)
+        self.board.enter(index)
+        piece = next(pieces, None)
+        self.board.leave()
+        return piece
 
     def _stream_video(self, index: int) -> Iterator[Chunk | Failure]:
         path = str(self.paths[index])

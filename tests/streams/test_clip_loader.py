@@ -79,7 +79,7 @@ def test_a_process_that_dies_after_its_video_fails_none(videos, monkeypatch):
         if len(ends) == 1 and item.is_last:
             while not loader._is_started[1]:
                 time.sleep(0.01)
-            loader._progress.fill_(0)  # as if it were at the first one still, which has been delivered
+            loader._board.positions.fill_(0)  # as if it were at the first one still, which has been delivered
             for process in multiprocessing.active_children():
                 process.kill()
     assert ends == [(0, None), (1, None)]

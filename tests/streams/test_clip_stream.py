@@ -1,6 +1,7 @@
 """Many videos as one stream: each once, the failures named."""
 
 import io
+from dataclasses import replace
 
 import fsspec
 import fsspec.implementations.memory
@@ -12,9 +13,10 @@ from video_factory import write_video
 from hiera_video.data.transforms import EvalTransform
 from hiera_video.streams.chunk import Failure
 from hiera_video.streams.clip_reader import ClipReader
-from hiera_video.streams.clip_stream import NOTHING, ClipStream
+from hiera_video.streams.clip_stream import ClipStream
 from hiera_video.streams.windows import SlidingWindows
 from hiera_video.streams.work_queue import WorkQueue
+from hiera_video.utils.board import NOTHING, Board
 from hiera_video.video import FramesChangedError, VideoReader
 from hiera_video.video.manifest import open_video
 
@@ -86,7 +88,14 @@ def test_each_video_is_given_out_once_and_failures_are_named(tmp_path):
 def test_a_stream_says_what_it_is_at(tmp_path):
     paths = [str(write_video(tmp_path / f"{i}.mp4", num_frames=12)) for i in range(3)]
     stream = make_stream(paths, [2, 1])
-    stream.progress, stream.is_started = torch.tensor([NOTHING]), torch.zeros(3, dtype=torch.bool)
-    seen = [(item.index, int(stream.progress[0])) for item in stream]
-    assert {index for index, _ in seen} == {1, 2} and all(index == at for index, at in seen)
-    assert stream.progress.tolist() == [NOTHING] and stream.is_started.tolist() == [False, True, True]
+    stream.board, stream.is_started = Board(0), torch.zeros(3, dtype=torch.bool)
+    seen, open_reader = [], stream.reader.open_reader
+
+    def spy(path):
+        seen.append((paths.index(path), int(stream.board.positions[0])))
+        return open_reader(path)
+
+    stream.reader = replace(stream.reader, open_reader=spy)
+    waiting = [int(stream.board.positions[0]) for _ in stream]
+    assert seen == [(2, 2), (1, 1)] and set(waiting) == {NOTHING}, "between two pieces it is at nothing"
+    assert stream.board.positions.tolist() == [NOTHING] and stream.is_started.tolist() == [False, True, True]

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import nn
-from torch.utils.data import DataLoader
 
+from hiera_video.data.batch_loader import BatchLoader
 from hiera_video.data.erasing import build_erasing
 from hiera_video.data.loader import build_train_loader, build_val_loader
 from hiera_video.data.mix import build_mix
@@ -76,7 +76,7 @@ def check_pairs(cfg: CfgNode) -> None:
         )
 
 
-def validate(cfg: CfgNode, loader: DataLoader, state: TrainState) -> dict[str, Any]:
+def validate(cfg: CfgNode, loader: BatchLoader, state: TrainState) -> dict[str, Any]:
     """Accuracy on the validation list, in percent, with the counts of videos."""
     watch = Stopwatch()
     predictions = evaluate(cfg, state.get_model_to_use(), loader, title="validation")

@@ -17,12 +17,12 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from hiera_video.config import dump_config
-from hiera_video.data.loader import get_dataset, get_epoch_sampler
+from hiera_video.data.batch_loader import BatchLoader
+from hiera_video.data.loader import get_epoch_sampler
 from hiera_video.engine.batch import autocast
 from hiera_video.engine.checkpoint import CheckpointWriter, get_best_path, get_checkpoint_path
 from hiera_video.engine.meters import Stopwatch, TrainMeters, format_duration
@@ -65,7 +65,7 @@ class Run:
     cfg: CfgNode
     state: TrainState
     forward: nn.Module
-    loader: DataLoader
+    loader: BatchLoader
     compute_loss: ComputeLoss
     compute_lr: LrPolicy
     writer: CheckpointWriter
@@ -77,7 +77,7 @@ class Run:
 def run_training(
     cfg: CfgNode,
     model: HieraEncoder,
-    loader: DataLoader,
+    loader: BatchLoader,
     *,
     compute_loss: ComputeLoss,
     validate: Validate | None = None,
@@ -99,7 +99,7 @@ def run_training(
         OSError: the last checkpoint cannot be written, or any with TRAIN.STOP_WHEN_DISK_FULL.
         Interrupted: a process was asked to stop; the checkpoint of the step is written.
     """
-    state = start_or_resume(cfg, model, num_videos=len(get_dataset(loader)))
+    state = start_or_resume(cfg, model, num_videos=len(loader.dataset))
     keep_last, stop_on_failure = cfg.TRAIN.CHECKPOINT_KEEP_LAST, cfg.TRAIN.STOP_WHEN_DISK_FULL
     with CheckpointWriter(cfg.OUTPUT_DIR, keep_last=keep_last, stop_on_failure=stop_on_failure) as writer:
         run = Run(
@@ -150,7 +150,7 @@ def save(run: Run, *, must_succeed: bool = False) -> None:
 
 
 def _make_content(run: Run) -> dict[str, Any]:
-    dataset = get_dataset(run.loader)
+    dataset = run.loader.dataset
     return make_content(run.cfg, run.state, num_videos=len(dataset), class_names=dataset.videos.class_names)
 
 
@@ -207,7 +207,7 @@ def _take_step(run: Run, batches: list[dict[str, Any]], meters: TrainMeters, lr:
     )
     # With fp16 an infinite gradient is the loss scaler's business: it leaves the step out and lowers the scale.
     if not math.isfinite(values["loss"]) or not (math.isfinite(values["grad_norm"]) or state.scaler.is_enabled()):
-        paths = [str(get_dataset(run.loader).videos.paths[i]) for batch in batches for i in batch["index"].tolist()]
+        paths = [str(run.loader.dataset.videos.paths[i]) for batch in batches for i in batch["index"].tolist()]
         leave_out_step(cfg, state, batches, paths, loss=values["loss"], grad_norm=values["grad_norm"], lr=lr)
     else:
         state.log_rows.append({name: value for name, value in values.items() if not name.startswith("wants_")})

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
-from torch.utils.data import DataLoader
 
-from hiera_video.data.loader import build_train_loader, build_val_loader, get_dataset
+from hiera_video.data.batch_loader import BatchLoader
+from hiera_video.data.loader import build_train_loader, build_val_loader
 from hiera_video.embeddings.probes.neighbors import classify_knn
 from hiera_video.engine.batch import to_model_input
 from hiera_video.engine.evaluate import compute_per_video
@@ -54,7 +54,7 @@ def build_pretraining(cfg: CfgNode) -> tuple[HieraMAE, ComputeLoss]:
     return model, compute_loss
 
 
-def probe_features(cfg: CfgNode, loader: DataLoader, state: TrainState) -> dict[str, Any]:
+def probe_features(cfg: CfgNode, loader: BatchLoader, state: TrainState) -> dict[str, Any]:
     """Top-1 of nearest neighbors among the features of the validation list; only the main process computes it."""
     watch = Stopwatch()
     mae = state.get_model_to_use()
@@ -63,7 +63,7 @@ def probe_features(cfg: CfgNode, loader: DataLoader, state: TrainState) -> dict[
     )
     if not is_main_process():
         return {}
-    labels = torch.from_numpy(get_dataset(loader).videos.labels)
+    labels = torch.from_numpy(loader.dataset.videos.labels)
     predicted = classify_knn(features, labels, num_neighbors=cfg.MAE.PROBE_NEIGHBORS)  # each video by the others
     accuracy = 100.0 * (predicted == labels).double().mean().item()
     counts = {"num_videos": len(labels), "num_failed": len(failed)}

@@ -1,0 +1,150 @@
+"""Batches that come in the same order whatever happens to the processes that decode them."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import SequentialSampler
+from video_factory import write_video
+
+from hiera_video.data import batch_loader
+from hiera_video.data.batch_loader import BatchLoader
+from hiera_video.data.clip_sampling import UniformClipSampler
+from hiera_video.data.dataset import VideoDataset
+from hiera_video.data.lists import VideoList
+from hiera_video.data.transforms import EvalTransform
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(8):
+        write_video(folder / f"{number}.mp4", num_frames=12 + number)
+    return folder
+
+
+class Sabotaged(VideoDataset):
+    """Some videos bring their process down, or to a halt."""
+
+    deadly: tuple[int, ...] = ()
+    endless: tuple[int, ...] = ()
+
+    def _read_views(self, epoch, index):
+        if index in self.deadly:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if index in self.endless:
+            time.sleep(1000)
+        return super()._read_views(epoch, index)
+
+
+def make_loader(folder, *, num_workers, deadly=(), endless=(), timeout_sec=60.0, is_training=False):
+    paths = np.array([str(folder / f"{number}.mp4") for number in range(8)])
+    dataset = Sabotaged(
+        VideoList(paths, np.arange(8), None),
+        clip_sampler=UniformClipSampler(num_frames=4, sampling_rate=1, target_fps=30, num_clips=1),
+        transform=EvalTransform(num_crops=1, short_side_px=32, crop_size_px=32),
+        bad_view_shape=None if is_training else (1, 3, 4, 32, 32),
+    )
+    dataset.deadly, dataset.endless = deadly, endless
+    return BatchLoader(
+        dataset,
+        sampler=SequentialSampler(dataset),
+        batch_size=2,
+        num_workers=num_workers,
+        timeout_sec=timeout_sec,
+    )
+
+
+def assert_same_but_for(batches, expected, lost):
+    assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(8)), "in order, each once"
+    assert {entry.position for batch in batches for entry in batch["bad"]} == set(lost)
+    for batch, right in zip(batches, expected, strict=True):
+        for row, index in enumerate(batch["index"].tolist()):
+            assert index in lost or torch.equal(batch["video"][row], right["video"][row])
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    monkeypatch.setattr(batch_loader, "_POLL_SEC", 0.2)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_batches_do_not_depend_on_workers_and_draw_no_global_random_number(folder, num_workers):
+    loader = make_loader(folder, num_workers=num_workers)
+    before = torch.get_rng_state()
+    for _ in range(2):
+        assert_same_but_for(list(loader), list(make_loader(folder, num_workers=0)), set())
+    assert torch.equal(torch.get_rng_state(), before) and len(loader) == 4
+
+
+def test_videos_that_kill_their_process_are_given_up_and_named(folder, patient, caplog):
+    logging.getLogger("hiera_video").propagate = True
+    loader = make_loader(folder, num_workers=2, deadly=(1, 6))
+    expected = list(make_loader(folder, num_workers=0))
+    batches = list(loader)
+    assert_same_but_for(batches, expected, {1, 6})
+    bad = {entry.position: entry.reason for batch in batches for entry in batch["bad"]}
+    assert bad[1] == f"{folder}/1.mp4: its decoding process was ended by SIGSEGV"
+    assert_same_but_for(list(loader), expected, {1, 6})
+    assert not loader.dataset.board.find_busy()
+
+
+def test_in_training_another_video_takes_the_place(folder, patient):
+    (first, *_) = list(make_loader(folder, num_workers=1, deadly=(1,), is_training=True))
+    assert first["index"][0] == 0 and first["index"][1] != 1
+    assert {entry.position for entry in first["bad"]} == {1}
+
+
+def test_a_video_that_takes_forever_is_given_up(folder, patient, monkeypatch, caplog):
+    logging.getLogger("hiera_video").propagate = True
+    monkeypatch.setattr(batch_loader, "_WARN_SEC", 0.5)
+    begin = time.monotonic()
+    batches = list(make_loader(folder, num_workers=2, endless=(3,), timeout_sec=2.0))
+    assert_same_but_for(batches, list(make_loader(folder, num_workers=0)), {3})
+    assert time.monotonic() - begin < 30
+    (reason,) = [entry.reason for batch in batches for entry in batch["bad"]]
+    assert reason == f"{folder}/3.mp4: it gave no clips for 2 s (DATA.TIMEOUT_SEC)"
+    assert f"no batch has come for 1 s; the decoding processes are at: {folder}/3.mp4 (for" in caplog.text
+
+
+def test_processes_that_are_killed_at_nothing_cost_nothing(folder, patient):
+    expected = list(make_loader(folder, num_workers=0))
+    loader = make_loader(folder, num_workers=2)
+    batches = []
+    for batch in loader:
+        batches.append(batch)
+        if len(batches) in (1, 3):
+            wait_until_idle(loader)
+            for process in multiprocessing.active_children():
+                process.kill()
+    assert_same_but_for(batches, expected, set())
+    for process in multiprocessing.active_children():
+        process.kill()
+    assert_same_but_for(list(loader), expected, set())  # also between two epochs
+
+
+def wait_until_idle(loader):
+    end = time.monotonic() + 20
+    while loader.dataset.board.find_busy():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_errors_of_the_data_set_are_not_taken_for_deaths(folder, patient):
+    loader = make_loader(folder, num_workers=1)
+    loader.dataset.transform = None
+    with pytest.raises(AttributeError):
+        list(loader)
+
+
+def test_no_process_is_left(folder, patient):
+    before = set(multiprocessing.active_children())
+    loader = make_loader(folder, num_workers=2, endless=(0,), timeout_sec=0.5)
+    list(loader)
+    del loader
+    assert set(multiprocessing.active_children()) <= before
