@@ -33,6 +33,7 @@ setup(
         "pyyaml>=6.0",
         "safetensors>=0.4.3",
         "scikit-learn>=1.5",
+        "scipy>=1.12",
         "simplejson>=3.19",
         "tensorboard>=2.16",
         "tqdm>=4.66",

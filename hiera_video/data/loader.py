@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import cast
 
 import numpy as np
@@ -73,10 +73,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class ShardSampler(Sampler[int]):
-    """Indices rank, rank + world size, ...: together the ranks have each video exactly once, without padding."""
+    """Indices rank, rank + world size, ...: together the ranks have each video exactly once, without padding.
 
-    def __init__(self, num_videos: int, *, rank: int = 0, world_size: int = 1) -> None:
-        self.indices = range(rank, num_videos, world_size)
+    Args:
+        leave_out: indices that nobody has.
+    """
+
+    def __init__(self, num_videos: int, *, rank: int = 0, world_size: int = 1, leave_out: Collection[int] = ()) -> None:
+        left_out = set(leave_out)
+        self.indices = [index for index in range(rank, num_videos, world_size) if index not in left_out]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -145,8 +150,12 @@ def build_val_loader(cfg: CfgNode) -> BatchLoader:
     return _build_eval_loader(cfg, dataset, num_views=1)
 
 
-def build_test_loader(cfg: CfgNode) -> BatchLoader:
-    """Loader of TEST.SPLIT with TEST.NUM_ENSEMBLE_VIEWS x TEST.NUM_SPATIAL_CROPS views of each video."""
+def build_test_loader(cfg: CfgNode, *, leave_out: Collection[int] = ()) -> BatchLoader:
+    """Loader of TEST.SPLIT with TEST.NUM_ENSEMBLE_VIEWS x TEST.NUM_SPATIAL_CROPS views of each video.
+
+    Args:
+        leave_out: positions in the list that are not loaded.
+    """
     dataset = _build_eval_dataset(
         cfg,
         cfg.TEST.SPLIT,
@@ -154,7 +163,8 @@ def build_test_loader(cfg: CfgNode) -> BatchLoader:
         num_crops=cfg.TEST.NUM_SPATIAL_CROPS,
         crop_size=cfg.DATA.TEST_CROP_SIZE,
     )
-    return _build_eval_loader(cfg, dataset, num_views=cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS)
+    num_views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
+    return _build_eval_loader(cfg, dataset, num_views=num_views, leave_out=leave_out)
 
 
 def _build_eval_dataset(cfg: CfgNode, split: str, *, num_clips: int, num_crops: int, crop_size: int) -> VideoDataset:
@@ -210,8 +220,10 @@ def get_epoch_sampler(loader: BatchLoader) -> EpochSampler:
     return cast(EpochSampler, loader.sampler)
 
 
-def _build_eval_loader(cfg: CfgNode, dataset: VideoDataset, *, num_views: int) -> BatchLoader:
-    sampler = ShardSampler(len(dataset), rank=get_rank(), world_size=get_world_size())
+def _build_eval_loader(
+    cfg: CfgNode, dataset: VideoDataset, *, num_views: int, leave_out: Collection[int] = ()
+) -> BatchLoader:
+    sampler = ShardSampler(len(dataset), rank=get_rank(), world_size=get_world_size(), leave_out=leave_out)
     clips_per_process = max(cfg.TEST.BATCH_SIZE // get_world_size(), 1)
     return _build_loader(cfg, dataset, sampler, batch_size=max(clips_per_process // num_views, 1))
 

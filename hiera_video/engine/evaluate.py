@@ -18,12 +18,21 @@ from tqdm import tqdm
 
 from hiera_video.config import compute_digest, dump_config
 from hiera_video.data.batch_loader import BatchLoader
-from hiera_video.data.lists import VideoList
+from hiera_video.data.lists import VideoList, build_video_list
 from hiera_video.data.loader import build_test_loader
 from hiera_video.engine.batch import BadVideos, autocast, check_bad_limit, to_model_input
-from hiera_video.engine.metrics import compute_topk_hits
+from hiera_video.engine.metrics import (
+    compute_confusion,
+    compute_interval,
+    compute_mean_class_accuracy,
+    compute_mean_class_interval,
+    compute_topk_hits,
+)
+from hiera_video.engine.scored_parts import ScoredParts, describe_settings
 from hiera_video.engine.trained import find_weights, load_model
 from hiera_video.utils.distributed import all_gather_objects, get_device, get_world_size, is_main_process
+from hiera_video.utils.files import write_whole
+from hiera_video.utils.interrupt import Interrupted, get_stop_reason
 from hiera_video.utils.logging import get_logger, log_json_stats
 from hiera_video.utils.versions import get_versions
 
@@ -44,16 +53,37 @@ class Predictions:
     labels: torch.Tensor
     failed: dict[int, str]
 
-    def compute_accuracy(self) -> dict[str, float]:
-        """``top1`` and ``top5`` in percent over all N videos; a failed video is a wrong one."""
-        hits = compute_topk_hits(self.probs, self.labels).double().mean(dim=1) * 100
-        return {"top1": hits[0].item(), "top5": hits[1].item()}
+    def compute_accuracy(self) -> dict[str, Any]:
+        """Percentages over all N videos, where a failed one is wrong, each with its 95 % interval.
+
+        ``top1``, ``top5``, ``mean_class_accuracy`` (over the classes that have videos), and ``..._interval`` of each.
+        """
+        hits = compute_topk_hits(self.probs, self.labels)
+        confusion = self.compute_confusion()
+        return {
+            **{name: 100.0 * row.double().mean().item() for name, row in zip(("top1", "top5"), hits, strict=True)},
+            "mean_class_accuracy": compute_mean_class_accuracy(confusion),
+            "top1_interval": compute_interval(int(hits[0].sum()), len(self.labels)),
+            "top5_interval": compute_interval(int(hits[1].sum()), len(self.labels)),
+            "mean_class_accuracy_interval": compute_mean_class_interval(confusion),
+        }
+
+    def compute_predicted(self) -> torch.Tensor:
+        """int64 (N,): the class of the highest probability, the first of equal ones; -1 where a video failed."""
+        predicted = torch.from_numpy(self.probs.nan_to_num(-1.0).numpy().argmax(axis=1))  # of equal ones the first
+        return torch.where(self.probs.isnan().any(dim=1), -1, predicted)
+
+    def compute_confusion(self) -> torch.Tensor:
+        """int64 (K, K + 1), see `hiera_video.engine.metrics.compute_confusion`."""
+        return compute_confusion(self.compute_predicted(), self.labels, self.probs.shape[1])
 
 
-def evaluate(cfg: CfgNode, model: nn.Module, loader: BatchLoader, *, title: str) -> Predictions:
+def evaluate(
+    cfg: CfgNode, model: nn.Module, loader: BatchLoader, *, title: str, parts: ScoredParts | None = None
+) -> Predictions:
     """Class probabilities of every video of the loader's list; see `compute_per_video`."""
     probs, failed = compute_per_video(
-        cfg, model, loader, compute=lambda clips: model(clips).float().softmax(dim=1), title=title
+        cfg, model, loader, compute=lambda clips: model(clips).float().softmax(dim=1), title=title, parts=parts
     )
     labels = torch.from_numpy(np.array(loader.dataset.videos.labels))
     return Predictions(probs=probs, labels=labels, failed=failed)
@@ -67,6 +97,7 @@ def compute_per_video(
     *,
     compute: Callable[[torch.Tensor], torch.Tensor],
     title: str,
+    parts: ScoredParts | None = None,
 ) -> tuple[torch.Tensor, dict[int, str]]:
     """Computes a vector of every view, and its mean over the views of each video of the list, over all ranks.
 
@@ -76,6 +107,7 @@ def compute_per_video(
         loader: from `build_val_loader` or `build_test_loader`.
         compute: clips (n, C, T, H, W) -> float32 (n, D).
         title: name of the progress bar.
+        parts: what was scored before, and where to keep what is scored now.
 
     Returns:
         float32 (N, D) in the order of the list, NaN where a video could not be decoded; and the reasons of those by
@@ -83,11 +115,12 @@ def compute_per_video(
 
     Raises:
         RuntimeError: more bad videos than DATA.MAX_BAD_VIDEOS, or a video that was not counted exactly once.
+        Interrupted: a process was asked to stop.
     """
     device = get_device()
     clips_per_forward = max(cfg.TEST.BATCH_SIZE // get_world_size(), 1)
     bad = BadVideos(cfg.DATA.MAX_BAD_VIDEOS)
-    indices, vectors = [], []
+    scored, is_stopped = [], False
     was_training = model.training
     model.eval()
     for batch in tqdm(loader, desc=title, leave=False, disable=None if is_main_process() else True):
@@ -95,19 +128,45 @@ def compute_per_video(
         clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
         with autocast(device, cfg.TRAIN.PRECISION):
             views = torch.cat([compute(part) for part in clips.split(clips_per_forward)])  # (B*V, D)
-        vectors.append(views.unflatten(0, (len(batch["index"]), -1)).mean(dim=1).cpu())  # (B, D)
-        indices.append(batch["index"])
+        vectors = views.unflatten(0, (len(batch["index"]), -1)).mean(dim=1).cpu()  # (B, D)
+        scored.append((batch["index"], vectors))
+        if parts:
+            parts.add(*scored[-1], {entry.position: entry.reason for entry in batch["bad"]})
+        if get_stop_reason():
+            is_stopped = True
+            break
     model.train(was_training)
-    whole, failed = _gather(len(loader.dataset), indices, vectors, bad.reasons)
+    _stop_together(parts, len(loader.dataset), is_stopped)
+    whole, failed = _gather(len(loader.dataset), scored, bad.reasons, parts.before if parts else None)
     check_bad_limit(len(failed), cfg.DATA.MAX_BAD_VIDEOS)
     return whole, failed
 
 
+def _stop_together(parts: ScoredParts | None, num_videos: int, is_stopped: bool) -> None:
+    """Raises Interrupted in all processes when one has stopped early; a request reaches the others within a second."""
+    if parts:
+        parts.write()
+    if any(all_gather_objects(is_stopped)):
+        reason = next(filter(None, all_gather_objects(get_stop_reason())))
+        kept = f"{len(parts.read()[0])} of {num_videos} videos are scored" if parts else "it begins anew"
+        raise Interrupted(f"stopped by {reason}; {kept}. Start the same command again to go on")
+
+
 def _gather(
-    num_videos: int, indices: list[torch.Tensor], vectors: list[torch.Tensor], failed: dict[int, str]
+    num_videos: int,
+    scored: list[tuple[torch.Tensor, torch.Tensor]],
+    failed: dict[int, str],
+    before: tuple[torch.Tensor, torch.Tensor, dict[int, str]] | None = None,
 ) -> tuple[torch.Tensor, dict[int, str]]:
-    parts = all_gather_objects((torch.cat(indices), torch.cat(vectors), failed) if indices else None)
-    parts = [part for part in parts if part is not None]  # a rank beyond the number of videos has none
+    """Everybody's scores in the order of the list.
+
+    Args:
+        scored: positions and vectors of this process's batches.
+        failed: position -> reason, of this process.
+        before: positions, vectors and failures that were scored before this job.
+    """
+    mine = (torch.cat([index for index, _ in scored]), torch.cat([v for _, v in scored]), failed) if scored else None
+    parts = [part for part in (*all_gather_objects(mine), before) if part is not None and len(part[0])]
     index = torch.cat([part[0] for part in parts])
     if not torch.equal(index.sort().values, torch.arange(num_videos)):
         raise RuntimeError(f"{num_videos} videos, but {len(index)} predictions of {len(index.unique())} of them")
@@ -122,18 +181,27 @@ def test(cfg: CfgNode) -> None:
 
     Writes ``test_results.json`` and ``test_predictions.parquet`` to OUTPUT_DIR.
 
+    A test that was stopped, and is started again with the same settings, scores only the rest.
+
     Raises:
         FileNotFoundError: no checkpoint is named and OUTPUT_DIR has none.
-        ValueError: the checkpoint does not fill the whole model.
+        ValueError: the checkpoint does not fill the whole model, or OUTPUT_DIR holds an unfinished test with other
+            settings.
+        Interrupted: a process was asked to stop; what is scored is kept.
     """
     checkpoint = find_weights(cfg, cfg.TEST.CHECKPOINT_FILE_PATH, key="TEST.CHECKPOINT_FILE_PATH")
     model = load_model(cfg, checkpoint).to(get_device())
-    loader = build_test_loader(cfg)
+    videos = build_video_list(cfg, cfg.TEST.SPLIT)
+    parts = ScoredParts(cfg.OUTPUT_DIR, describe_settings(cfg, checkpoint, videos))
+    scored = parts.before[0].tolist()
+    if scored:
+        logger.info("the test goes on: %d of %d videos are scored already", len(scored), len(videos))
     start = time.perf_counter()
     compiled = cast(nn.Module, torch.compile(model)) if cfg.MODEL.COMPILE else model
-    predictions = evaluate(cfg, compiled, loader, title="test")
+    predictions = evaluate(cfg, compiled, build_test_loader(cfg, leave_out=scored), title="test", parts=parts)
     if is_main_process():
-        _write_results(cfg, loader.dataset.videos, predictions, checkpoint, seconds=time.perf_counter() - start)
+        _write_results(cfg, videos, predictions, checkpoint, seconds=time.perf_counter() - start)
+    parts.remove()
 
 
 def _write_results(
@@ -143,7 +211,10 @@ def _write_results(
     results: dict[str, Any] = {
         **predictions.compute_accuracy(),
         "num_videos": len(videos),
+        "num_evaluated": len(videos) - len(predictions.failed),
         "num_failed": len(predictions.failed),
+        "num_empty_classes": predictions.probs.shape[1] - len(predictions.labels.unique()),
+        "num_repeated_paths": len(videos) - len(set(videos.paths.tolist())),
         "num_views": cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS,
         "num_ensemble_views": cfg.TEST.NUM_ENSEMBLE_VIEWS,
         "num_spatial_crops": cfg.TEST.NUM_SPATIAL_CROPS,
@@ -157,32 +228,44 @@ def _write_results(
     }
     (output_dir / "test_config.yaml").write_text(dump_config(cfg))
     make_prediction_table(videos, predictions).to_parquet(output_dir / "test_predictions.parquet")
-    (output_dir / "test_results.json").write_text(simplejson.dumps(results, indent=2) + "\n")
+    make_confusion_table(videos, predictions).to_csv(output_dir / "test_confusion.csv")
+    write_whole(output_dir / "test_results.json", (simplejson.dumps(results, indent=2) + "\n").encode())
     log_json_stats(
         {"_type": "test", **{k: v for k, v in results.items() if k not in ("failed", "versions")}},
         output_dir=output_dir,
     )
     logger.info(
-        "tested %d videos x %d views in %.0f s: top-1 %.2f %%, top-5 %.2f %%, %d undecodable counted as wrong; see %s",
+        "tested %d / %d videos x %d views in %.0f s: top-1 %.2f %% (95 %% interval %.2f to %.2f), top-5 %.2f %%, mean over "
+        "classes %.2f %%; %d undecodable count as wrong; see %s",
+        results["num_evaluated"],
         results["num_videos"],
         results["num_views"],
         seconds,
         results["top1"],
+        *results["top1_interval"],
         results["top5"],
+        results["mean_class_accuracy"],
         results["num_failed"],
         output_dir / "test_results.json",
     )
 
 
+def make_confusion_table(videos: VideoList, predictions: Predictions) -> pd.DataFrame:
+    """A row for each class, a column for what its videos were taken for, by name where names are known."""
+    num_classes = predictions.probs.shape[1]
+    names = list(videos.class_names or map(str, range(num_classes)))
+    counts = predictions.compute_confusion().numpy()
+    return pd.DataFrame(counts, index=pd.Index(names, name="class"), columns=[*names, "failed"])
+
+
 def make_prediction_table(videos: VideoList, predictions: Predictions) -> pd.DataFrame:
     """One row a video: path, label, prediction (-1 where it failed), reason of a failure, and ``probs`` (K,)."""
     failed = predictions.failed
-    top = predictions.probs.nan_to_num(-1.0).argmax(dim=1)
     return pd.DataFrame(
         {
             "path": [str(path) for path in videos.paths],
             "label": predictions.labels.numpy(),
-            "prediction": [-1 if i in failed else int(k) for i, k in enumerate(top)],
+            "prediction": predictions.compute_predicted().numpy(),
             "failure": [failed.get(i, "") for i in range(len(videos))],
             "probs": list(predictions.probs.numpy()),
         }

@@ -112,7 +112,7 @@ def test_weights_that_leave_a_part_random_are_refused(make_cfg, checkpoint, tmp_
 def test_a_video_counted_twice_is_noticed():
     index = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9])
     with pytest.raises(RuntimeError, match="11 videos, but 11 predictions of 10 of them"):
-        test_module._gather(11, [index], [torch.zeros(11, 8)], {})
+        test_module._gather(11, [(index, torch.zeros(11, 8))], {})
 
 
 @pytest.mark.slow

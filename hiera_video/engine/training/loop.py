@@ -246,7 +246,12 @@ def _stop(run: Run) -> None:
 def _run_validation(run: Run, validate: Validate) -> None:
     """Validates, logs, and keeps the weights if they are the best so far."""
     cfg, state = run.cfg, run.state
-    stats = {"_type": "val_epoch", "epoch": f"{state.epoch}/{cfg.SOLVER.MAX_EPOCH}", **validate(state)}
+    try:
+        results = validate(state)
+    except Interrupted:
+        save(run, must_succeed=True)  # of an epoch whose checkpoint was not due, too
+        raise
+    stats = {"_type": "val_epoch", "epoch": f"{state.epoch}/{cfg.SOLVER.MAX_EPOCH}", **results}
     is_best = stats.get("top1", -1.0) > state.best_top1
     if is_best:
         state.best_top1 = stats["top1"]
