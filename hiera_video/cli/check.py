@@ -5,7 +5,8 @@
 
 It names videos that are missing, broken, cut off, too short, mislabeled or listed twice, describes the videos, and
 forecasts how many cores training will need. Give the manifest that it writes to jobs as DATA.MANIFEST. The exit status
-is 1 when there are errors, and 2 when nothing could be checked.
+is 1 when there are errors, 2 when nothing could be checked, and 75 when it was stopped: then it goes on when it is
+started again.
 """
 
 from __future__ import annotations
@@ -61,10 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hiera_video.config import load_config
     from hiera_video.inspection.report import format_summary
     from hiera_video.inspection.survey import ERROR
+    from hiera_video.utils.interrupt import stop_on_signals
     from hiera_video.utils.logging import setup_logging
 
     setup_logging(None)
-    report = check(load_config(args.cfg_files, args.opts), args)
+    with stop_on_signals():
+        report = check(load_config(args.cfg_files, args.opts), args)
     print(format_summary(report))
     return int(any(group["severity"] == ERROR for group in report["findings"].values()))
 
@@ -82,8 +85,14 @@ def check(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     report_path = Path(args.json or Path(cfg.OUTPUT_DIR) / "dataset_report.json")
     lists, sources, findings = build_lists(cfg, args.splits)
     splits, labels = merge_lists(lists)
+    unfinished = manifest_path.with_suffix(".unfinished_full_decode" if args.full_decode else ".unfinished")
     records = inspect_all(
-        list(splits), num_workers=args.workers, full_decode=args.full_decode, timeout_sec=args.timeout_sec
+        list(splits),
+        num_workers=args.workers,
+        full_decode=args.full_decode,
+        timeout_sec=args.timeout_sec,
+        known=load_unfinished(unfinished, list(splits)),
+        keep=lambda records: write_manifest(unfinished, records, splits=splits, labels=labels),
     )
     findings += find_faults(
         lists,
@@ -94,6 +103,7 @@ def check(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
         count_needed=build_needed_frames(cfg),
     )
     write_manifest(manifest_path, records, splits=splits, labels=labels)
+    unfinished.unlink(missing_ok=True)
     report = make_report(
         lists,
         sources,
@@ -109,6 +119,19 @@ def check(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     report_path.parent.mkdir(parents=True, exist_ok=True)
     report_path.write_text(simplejson.dumps(report, indent=1) + "\n")
     return report
+
+
+def load_unfinished(path: Path, videos: Sequence[str]) -> dict[str, VideoRecord]:
+    """What a check that was stopped has found out about these videos, if they have not changed since."""
+    from hiera_video.utils.logging import get_logger
+    from hiera_video.video.manifest import load_manifest
+
+    if not path.exists():
+        return {}
+    manifest = load_manifest(str(path))
+    known = {video: record for video in videos if (record := manifest.get_entry(video)) is not None}
+    get_logger(__name__).info("the check goes on: %d of %d videos are known from %s", len(known), len(videos), path)
+    return known
 
 
 def forecast(

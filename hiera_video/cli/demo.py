@@ -29,6 +29,7 @@ from hiera_video.cli.arguments import make_parser, report_errors
 CONFIG = "Demo/MOTION_HIERA_8x2.yaml"
 MAE_CONFIG = "Demo/MOTION_MAE_8x2.yaml"
 FEW_LABELS_CONFIG = "Demo/MOTION_FEW_LABELS_8x2.yaml"
+_MARKER = ".hiera_video_demo"  # only a folder with this file is removed
 
 
 class Demo:
@@ -74,18 +75,22 @@ class Demo:
         return {score["probe"]: score["value"] for score in scores if score["metric"] == "top-1"}
 
 
-def remove_results(output_dir: str) -> None:
-    """Removes what an earlier demo left, because jobs would go on with it.
+def prepare_output(output_dir: str) -> None:
+    """Removes what an earlier demo left, because jobs would go on with it, and marks the folder as a demo's.
 
     Raises:
         ValueError: the folder holds something else.
     """
     folder = Path(output_dir)
     if not folder.exists() or not any(folder.iterdir()):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _MARKER).touch()
         return
-    if not (folder / "stdout.log").is_file():
+    if not (folder / _MARKER).is_file():
         raise ValueError(f"--output-dir {output_dir} is not empty and holds no results of a demo; take another folder")
     shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / _MARKER).touch()
 
 
 def run_all(demo: Demo) -> None:
@@ -181,7 +186,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the demo."""
     args = parse_args(argv)
-    remove_results(args.output_dir)
+    prepare_output(args.output_dir)
     demo = Demo(args.data_dir, args.output_dir, args.opts)
     run_all(demo)
     report(demo)

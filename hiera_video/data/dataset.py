@@ -16,6 +16,7 @@ from hiera_video.utils.board import Board
 from hiera_video.utils.rng import seeded
 from hiera_video.video import VideoDecodeError, VideoReader
 from hiera_video.video.manifest import Manifest, open_video
+from hiera_video.video.source import is_unreachable
 
 _MAX_REPLACEMENTS = 10
 
@@ -112,7 +113,7 @@ class VideoDataset(Dataset):
                     sample["mask"] = self._draw_masks(self.make_mask, epoch, position)
                 return sample
             except (VideoDecodeError, OSError) as error:
-                bad.append(BadVideo(position, str(self.videos.paths[position]), str(error)))
+                bad.append(BadVideo(position, str(self.videos.paths[position]), str(error), is_unreachable(error)))
             if self.bad_view_shape is not None:
                 return self._make_sample(torch.zeros(self.bad_view_shape, dtype=torch.uint8), position, bad)
         reasons = "\n  ".join(entry.reason for entry in bad)

@@ -235,8 +235,8 @@ def _write_results(
         output_dir=output_dir,
     )
     logger.info(
-        "tested %d / %d videos x %d views in %.0f s: top-1 %.2f %% (95 %% interval %.2f to %.2f), top-5 %.2f %%, mean over "
-        "classes %.2f %%; %d undecodable count as wrong; see %s",
+        "tested %d / %d videos x %d views in %.0f s: top-1 %.2f %% (95 %% interval %.2f to %.2f), top-5 %.2f %%, mean "
+        "over classes %.2f %%; %d undecodable count as wrong; see %s",
         results["num_evaluated"],
         results["num_videos"],
         results["num_views"],

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
 from hiera_video.utils.distributed import get_rank, get_world_size
-from hiera_video.utils.interrupt import get_stop_reason, request_stop
+from hiera_video.utils.interrupt import EXIT_START_AGAIN, get_stop_reason, request_stop
 from hiera_video.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -111,6 +111,8 @@ class GroupWatch:
         beat, now = self._store.add(f"beat {self._neighbor}", 0), time.monotonic()
         if beat != self._neighbor_beat:
             self._neighbor_beat, self._heard_at = beat, now
+        if now - self._heard_at > _SILENCE_SEC and get_stop_reason():
+            _end_now(EXIT_START_AGAIN)  # the neighbor has stopped as it was asked to, and this one waits for it
         if now - self._heard_at > _SILENCE_SEC:
             reason = f"rank {self._neighbor}: no sign of life for {_SILENCE_SEC:.0f} s"
             return self._store.compare_set("failed", "", reason).decode()

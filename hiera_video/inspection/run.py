@@ -6,6 +6,7 @@ import functools
 import logging
 import math
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -30,11 +31,13 @@ from hiera_video.inspection.survey import (
     find_short_videos,
     measure_clip_rate,
 )
+from hiera_video.utils.interrupt import get_stop_reason, raise_if_stopped
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.versions import get_versions
 from hiera_video.video.manifest import OK, VideoRecord
 
 SPLITS = ("train", "val", "test")
+_KEEP_SEC = 30.0
 
 
 def build_lists(cfg: CfgNode, splits: Sequence[str]) -> tuple[dict[str, VideoList], dict[str, str], list[Finding]]:
@@ -82,7 +85,13 @@ def merge_lists(lists: Mapping[str, VideoList]) -> tuple[dict[str, list[str]], d
 
 
 def inspect_all(
-    paths: Sequence[str], *, num_workers: int, full_decode: bool, timeout_sec: float
+    paths: Sequence[str],
+    *,
+    num_workers: int,
+    full_decode: bool,
+    timeout_sec: float,
+    known: Mapping[str, VideoRecord] | None = None,
+    keep: Callable[[dict[str, VideoRecord]], None] | None = None,
 ) -> dict[str, VideoRecord]:
     """Inspects videos in processes that may die, and shows progress.
 
@@ -91,22 +100,33 @@ def inspect_all(
         num_workers: number of processes.
         full_decode: decode every frame.
         timeout_sec: time limit for one video; after that it counts as stuck.
+        known: path -> what an earlier check found out, which stands.
+        keep: writes what is known so far; called every half a minute, and when the check is asked to stop.
 
     Returns:
         Path -> what was found out, in the order of ``paths``.
+
+    Raises:
+        Interrupted: the process was asked to stop; ``keep`` has what is known.
     """
-    records: dict[str, VideoRecord] = {}
+    records: dict[str, VideoRecord] = dict(known or {})
+    todo = [path for path in paths if path not in records]
+    kept_at = time.monotonic()
     faults: Counter[str] = Counter()
     inspect = functools.partial(inspect_video, full_decode=full_decode)
     num_workers = max(min(num_workers, len(paths)), 1)
     interval_sec = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(total=len(paths), desc="checking", unit="video", mininterval=interval_sec) as bar:
-        for path, result in map_paths(inspect, paths, num_workers=num_workers, timeout_sec=timeout_sec):
+    with tqdm(total=len(paths), initial=len(records), desc="checking", unit="video", mininterval=interval_sec) as bar:
+        for path, result in map_paths(inspect, todo, num_workers=num_workers, timeout_sec=timeout_sec):
             failed = isinstance(result, WorkFailedError)
             records[path] = VideoRecord(result.status, str(result)) if failed else result
             faults[records[path].status] += 1
             bar.set_postfix_str(", ".join(f"{n} {name}" for name, n in faults.items() if name != OK), refresh=False)
             bar.update()
+            if keep and (get_stop_reason() or time.monotonic() - kept_at > _KEEP_SEC):
+                keep(records)
+                kept_at = time.monotonic()
+            raise_if_stopped(f"{len(records)} of {len(paths)} videos are checked")
     ambiguous = find_ambiguous(records)
     for path, content_hash in map_paths(hash_whole_file, ambiguous, num_workers=num_workers, timeout_sec=timeout_sec):
         if isinstance(content_hash, str):

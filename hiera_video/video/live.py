@@ -108,6 +108,9 @@ class _LiveSource:
     def __init__(self, path: str, timeout_sec: float) -> None:
         self.path, self.timeout_sec = path, timeout_sec
 
+    def close(self) -> None:
+        """Does nothing: only the container holds the source open."""
+
     def open(self) -> av.container.InputContainer:
         path = "pipe:0" if self.path == _STANDARD_INPUT else self.path
         is_camera, is_rtsp = path.startswith(_CAMERA), path.startswith("rtsp")

@@ -120,6 +120,7 @@ class PyavBackend:
 
     def close(self) -> None:
         self._container.close()
+        self._source.close()
 
     def _scan(self) -> FrameIndex | None:
         if not isinstance(self._source, RemoteSource):

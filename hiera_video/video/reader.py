@@ -116,14 +116,18 @@ class VideoReader:
                 self._main: PyavBackend | FramesBackend = FramesBackend(self.path)
             return
         source = find_source(self.path)
-        with _naming(self.path):
-            self._main = PyavBackend(
-                source,
-                stream_index=stream_index,
-                num_threads=num_threads,
-                index=index,
-                max_short_side_px=max_short_side_px,
-            )
+        try:
+            with _naming(self.path):
+                self._main = PyavBackend(
+                    source,
+                    stream_index=stream_index,
+                    num_threads=num_threads,
+                    index=index,
+                    max_short_side_px=max_short_side_px,
+                )
+        except BaseException:
+            source.close()
+            raise
         if backend in _OTHER_BACKENDS:
             try:
                 if not isinstance(source, LocalSource):

@@ -276,3 +276,38 @@ def test_large_files_are_compared_as_a_whole_only_when_they_look_alike():
         ("duplicate", "d", "same content as e"),
         ("listed_twice", "f", "2 times"),
     ]
+
+
+@pytest.mark.slow
+def test_a_check_that_is_stopped_goes_on_where_it_was(clean, tmp_path):
+    """A real signal after some of 13 videos; the second check looks only at the others, and ends with the same."""
+    code = "import sys, time\nfrom hiera_video.inspection import run\nmap_paths = run.map_paths\n"
+    code += "def slow(*args, **options):\n    for pair in map_paths(*args, **options):\n"
+    code += "        print(pair[0], flush=True)\n        time.sleep(0.2)\n        yield pair\nrun.map_paths = slow\n"
+    code += "from hiera_video.cli.check import main\nsys.exit(main(sys.argv[1:]))"
+    pairs = ["DATA.PATH_TO_DATA_DIR", str(clean), "OUTPUT_DIR", str(tmp_path), "MODEL.NUM_CLASSES", "3"]
+    pairs += ["DATA.NUM_FRAMES", "4", "DATA.SAMPLING_RATE", "2", "DATA.TARGET_FPS", "25"]
+    pairs += ["DATA.TRAIN_CROP_SIZE", "32", "DATA.TRAIN_JITTER_SCALES", "[32, 40]"]
+    words = [sys.executable, "-c", code, *pairs, "--workers", "1", "--forecast-sec", "0"]
+
+    def start():
+        return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    process = start()
+    seen = [process.stdout.readline() for _ in range(3)]
+    process.terminate()
+    rest, stderr = process.communicate(timeout=60)
+    seen += rest.splitlines(keepends=True)
+    assert process.returncode == 75 and f"{len(seen)} of 13 videos are checked. Start the same command" in stderr
+    assert not (tmp_path / "manifest.parquet").exists() and len(seen) < 13
+    process = start()
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert f"the check goes on: {len(seen)} of 13 videos are known" in stderr
+    again = [line for line in stdout.splitlines(keepends=True) if line in seen]
+    assert not again and len(load_manifest(str(tmp_path / "manifest.parquet"))) == 13
+    assert not list(tmp_path.glob("*unfinished*"))
+    straight = [tool.main([*pairs[:3], str(tmp_path / "other"), *pairs[4:], "--forecast-sec", "0"])]
+    first, second = (pd.read_parquet(folder / "manifest.parquet") for folder in (tmp_path, tmp_path / "other"))
+    assert straight == [0]
+    pd.testing.assert_frame_equal(first, second)

@@ -28,7 +28,7 @@ def commands(tmp_path, monkeypatch):
         results |= {"top1": 50.0 if "scratch" in str(folder) else 75.0, "top5": 100.0, "model": "m", "checkpoint": "c"}
         (folder / "test_results.json").write_text(json.dumps(results))
         if words[3] == "make-motion-dataset":
-            (tmp_path / "data/motion").mkdir(parents=True)
+            (tmp_path / "data/motion").mkdir(parents=True, exist_ok=True)
             (tmp_path / "data/motion/test.csv").write_text("videos/7.mp4 0\n")
         if words[3] == "probe":
             scores = [{"probe": "knn", "metric": "top-1", "value": 60.0}, {"probe": "r", "metric": "mAP", "value": 1.0}]
@@ -59,8 +59,13 @@ def test_an_earlier_demo_is_removed_and_nothing_else(commands, tmp_path, capsys)
     old.touch()
     assert tool.main([]) == 1 and old.exists() and not commands
     assert "output/demo is not empty and holds no results of a demo" in capsys.readouterr().err
-    (old.parent / "stdout.log").touch()
-    assert tool.main([]) == 0 and not old.exists()
+    (old.parent / "stdout.log").touch()  # any training job leaves one
+    assert tool.main([]) == 1 and old.exists()
+    old.unlink()
+    (old.parent / "stdout.log").unlink()
+    assert tool.main([]) == 0
+    old.touch()
+    assert tool.main([]) == 0 and not old.exists(), "what a demo made, the next one removes"
 
 
 def test_a_command_that_fails_ends_the_demo_with_its_status(monkeypatch, tmp_path):

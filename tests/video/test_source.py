@@ -1,9 +1,11 @@
 """Videos that are not local files: remote ones, which are fetched in part, and folders of pictures."""
 
 import http.server
+import io
 import random
 import re
 import threading
+import typing
 from pathlib import Path
 
 import fsspec
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from video_factory import decode_plainly, paint_number, read_number
+from video_factory import decode_plainly, paint_number, read_number, write_video
 
 from hiera_video.utils.pathmgr import pathmgr
 from hiera_video.video import VideoDecodeError, VideoReader, source
@@ -190,3 +192,87 @@ def test_pictures_that_are_none(tmp_path):
             reader.get_frames([0, 1])
         with pytest.raises(VideoDecodeError, match=r"img_2\.png has the size"):
             reader.get_frames([0, 2])
+
+
+class Flaky(fsspec.AbstractFileSystem):
+    """Files behind a network that is away for some requests."""
+
+    protocol = "flaky"
+    contents: typing.ClassVar[dict] = {}
+    opened: typing.ClassVar[list] = []
+    failures = 0
+
+    def _open(self, path, *args, **options):
+        file = io.BytesIO(self.contents[path])
+        read = file.read
+
+        def read_flaky(*count):
+            if Flaky.failures:
+                Flaky.failures -= 1
+                raise ConnectionResetError("connection reset by peer")
+            return read(*count)
+
+        file.read = read_flaky
+        Flaky.opened.append(file)
+        return file
+
+
+@pytest.fixture
+def flaky(tmp_path, monkeypatch):
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    monkeypatch.setattr(source, "_WAITS_SEC", (0.0, 0.0))
+    Flaky.opened.clear()
+    Flaky.failures = 0
+    Flaky.contents.update(
+        {"a.mp4": write_video(tmp_path / "a.mp4", num_frames=12).read_bytes(), "bad.mp4": b"no video"}
+    )
+    return "flaky://a.mp4"
+
+
+def test_requests_that_fail_for_a_while_are_made_again(flaky, tmp_path):
+    Flaky.failures = 2
+    with VideoReader(flaky) as reader:
+        Flaky.failures = 2
+        frames = reader.get_frames([0, 11])
+    assert torch.equal(frames, VideoReader(str(tmp_path / "a.mp4")).get_frames([0, 11]))
+
+
+def test_a_network_that_stays_away_is_told_apart_from_a_bad_file(flaky):
+    Flaky.failures = 10**6
+    with pytest.raises((VideoDecodeError, OSError), match="cannot be reached, in 3 tries") as caught:
+        VideoReader(flaky)
+    assert source.is_unreachable(caught.value) and flaky in str(caught.value)
+    Flaky.failures = 0
+    with pytest.raises(VideoDecodeError) as caught:
+        VideoReader("flaky://bad.mp4")
+    assert not source.is_unreachable(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_passing"),
+    [
+        (ConnectionResetError(), True),
+        (TimeoutError(), True),
+        (OSError(5, "Input/output error"), True),
+        (OSError(116, "Stale file handle"), True),
+        (OSError(36, "File name too long"), False),
+        (FileNotFoundError(), False),
+        (PermissionError(), False),
+        (ValueError(), False),
+    ],
+)
+def test_which_errors_may_pass(error, is_passing):
+    assert source._is_passing(error) == is_passing
+    error.status = 503
+    assert source._is_passing(error)
+    error.status = 404
+    assert not source._is_passing(error)
+
+
+def test_remote_files_are_closed(flaky):
+    with VideoReader(flaky) as reader:
+        assert not Flaky.opened[-1].closed
+    assert len(reader) == 12 and all(file.closed for file in Flaky.opened)
+    with pytest.raises(VideoDecodeError):
+        VideoReader("flaky://bad.mp4")
+    assert all(file.closed for file in Flaky.opened)

@@ -24,6 +24,7 @@ from hiera_video.streams.collect import Collection, build_collection
 from hiera_video.streams.windows import ClipPlanner, build_clip_planner
 from hiera_video.streams.work_queue import WorkQueue, order_by_size
 from hiera_video.utils.distributed import barrier, get_device, is_main_process
+from hiera_video.utils.interrupt import raise_if_stopped
 from hiera_video.utils.logging import get_logger, log_json_stats
 from hiera_video.utils.pathmgr import get_path_here
 from hiera_video.video.manifest import get_size_bytes
@@ -75,6 +76,7 @@ def run_extraction(
                 for item in batches.add(chunk):
                     rows.add(item)
                 progress.update()
+                raise_if_stopped(f"{rows.num_done} videos of this job are whole in {cfg.OUTPUT_DIR}")
             for item in batches.finish():
                 rows.add(item)
         finally:
