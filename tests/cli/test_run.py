@@ -74,3 +74,9 @@ def test_keys_and_recipes_are_listed(capsys):
     assert head.split() == ["recipe", "task", "model", "the", "paper", "reports"]
     (line,) = (line for line in lines if line.startswith("Kinetics/HIERA_B_16x4.yaml "))
     assert line.split(maxsplit=3)[1:] == ["classify", "hiera_base_16x224", "84.0 % top-1 with 3 crops x 5 clips"]
+
+
+def test_a_test_list_that_is_missing_shows_before_training(run_main, broken_dir, tmp_path):
+    (broken_dir / "test.csv").unlink()
+    error, _ = run_main({"DATA.PATH_TO_DATA_DIR": broken_dir, "TEST.ENABLE": True, "OUTPUT_DIR": tmp_path / "out"})
+    assert "test.csv" in error and not (tmp_path / "out").exists()

@@ -182,3 +182,59 @@ def test_a_finished_run_does_nothing_more(make_cfg):
         for line in before.splitlines()
     ], "without the record the last epoch is validated again, with the same result"
     assert record.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_with_node_local_folders_all_ranks_go_on_from_what_rank_0_has(options, make_cfg, run_net, tmp_path):
+    """Rank 1 sees another OUTPUT_DIR, as on a cluster without shared disk: it used to begin at epoch 0."""
+    changes = {"SOLVER.MAX_EPOCH": 1, "OUTPUT_DIR": tmp_path / "node0"}
+    assert run_net(changes, processes=2).returncode == 0
+    code = "import os, sys\nfrom hiera_video.cli.run import main\n"
+    code += f"where = {str(tmp_path)!r} + '/node' + os.environ['RANK']\n"
+    code += "sys.exit(main([*sys.argv[1:], 'OUTPUT_DIR', where]))"
+    (tmp_path / "node.py").write_text(code)
+    pairs = {**options, "SOLVER.MAX_EPOCH": "2"}
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words += [str(tmp_path / "node.py"), *(word for pair in pairs.items() for word in pair)]
+    finished = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    straight = run_net({**changes, "SOLVER.MAX_EPOCH": 2, "OUTPUT_DIR": tmp_path / "shared"}, processes=2)
+    assert straight.returncode == 0
+    assert read_content(tmp_path / "node0")["epoch"] == 2 and not list_checkpoints(tmp_path / "node1")
+    assert [line for line in read_metrics(tmp_path / "node0") if line["epoch"].startswith("2")]
+
+
+def test_processes_in_different_states_are_stopped(make_cfg, monkeypatch):
+    from hiera_video.engine.training import resume
+
+    monkeypatch.setattr(resume, "all_gather_objects", lambda digest: [digest, digest, "another"])
+    with pytest.raises(RuntimeError, match="do not start from the same weights.*rank 2 differs from rank 0"):
+        launch([train], make_cfg())
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_another_number_of_processes_goes_on_and_is_said(run_net, tmp_path):
+    """Without random draws of the model the numbers stay the same but for rounding."""
+    changes = {"SOLVER.OPTIMIZING_METHOD": "sgd", "SOLVER.BASE_LR": 0.1, "OUTPUT_DIR": tmp_path / "mixed"}
+    assert run_net({**changes, "SOLVER.MAX_EPOCH": 2}, processes=2).returncode == 0
+    finished = run_net({**changes, "SOLVER.MAX_EPOCH": 2, "OUTPUT_DIR": tmp_path / "one"})
+    assert finished.returncode == 0
+    newest = list_checkpoints(tmp_path / "mixed")[-1]
+    newest.unlink()
+    finished = run_net({**changes, "SOLVER.MAX_EPOCH": 2})
+    assert finished.returncode == 0 and "resuming with 1 processes what 2 have begun" in finished.stderr
+    one, mixed = (read_metrics(tmp_path / name) for name in ("one", "mixed"))
+    for first, second in zip(one, mixed, strict=True):
+        if first["_type"] == "train_iter":  # the loss curve of one process and of two, at the same total batch
+            assert first["loss"] == pytest.approx(second["loss"], rel=1e-5)
+
+
+def test_mixing_needs_pairs_of_videos(make_cfg):
+    for changes, named in (
+        ({"TRAIN.BATCH_SIZE": 6, "AUG.NUM_SAMPLE": 2}, "give a batch of 3 videos.*multiple of 4"),
+        ({"TRAIN.BATCH_SIZE": 8, "TRAIN.GRAD_ACCUM_STEPS": 8}, "MIXUP.ENABLE mixes"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            launch([train], make_cfg({"MIXUP.ENABLE": True, **changes}))
