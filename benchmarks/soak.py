@@ -52,7 +52,7 @@ SETTINGS = {
     "MODEL.DROP_PATH_RATE": 0.1,
     "MIXUP.ENABLE": True,
     "SOLVER.EMA_DECAY": 0.9,
-    "SOLVER.MAX_EPOCH": 20,
+    "SOLVER.MAX_EPOCH": 50,
     "SOLVER.WARMUP_EPOCHS": 1,
     "AUG.NUM_SAMPLE": 2,
     "TRAIN.BATCH_SIZE": 16,
@@ -114,7 +114,7 @@ class Soak:
             self.check_checkpoints(output, before)
             if status == 0:
                 return
-            longest_sec += 2.0  # so that every run comes to its end
+            longest_sec += 1.5  # so that every run comes to its end
             if self.draw.random() < 0.15:
                 self.damage_newest(output, processes)
 
