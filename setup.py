@@ -47,6 +47,7 @@ setup(
         # Approximate search among embeddings, embedding on a cluster, models for other runtimes.
         "faiss": ["faiss-cpu>=1.8"],
         "ray": ["ray[data]>=2.30"],
+        "slurm": ["submitit>=1.5"],
         "export": ["onnx>=1.17", "onnxscript>=0.6.1", "onnxruntime>=1.20"],
         "test": [
             "aiohttp>=3.9",
@@ -55,6 +56,7 @@ setup(
             "onnxruntime>=1.20",
             "onnxscript>=0.6.1",
             "ray[data]>=2.30",
+            "submitit>=1.5",
             "hiera-transformer==0.1.4",
             "timm>=1.0",
             "hypothesis>=6.100",

@@ -29,6 +29,7 @@ MAY_IMPORT = {
 
 TESTS = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if path.parent != ROOT / "tests")
 TESTS_OF_SEVERAL_MODULES = {
+    "data/test_mutations.py",
     "engine/test_real_input.py",
     "models/test_mae_parity.py",
     "models/test_parity.py",

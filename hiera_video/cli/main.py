@@ -18,6 +18,7 @@ COMMANDS = {
     "extract": "embed videos of any length, on this machine or on a Ray cluster",
     "search": "find the clips most similar to an example, or near-duplicates, among embeddings",
     "probe": "measure what embeddings tell about classes, with classifiers and retrieval",
+    "submit": "submit a run to Slurm, which starts it again until it has ended",
     "export": "write a model as a torch.export program and as an ONNX graph, and verify both",
     "visualize-mae": "show what a masked autoencoder makes of a video",
     "make-motion-dataset": "make a small data set whose classes only motion tells apart",

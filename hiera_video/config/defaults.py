@@ -54,7 +54,7 @@ _ANY_BOOL = Legal("True or False", lambda value: True)
 _ANY_STR = Legal("any text", lambda value: True)
 _ANY_LIST = Legal("a list of numbers", lambda values: all(isinstance(value, int | float) for value in values))
 _ASCENDING = Legal("a list of two numbers, the smaller first", lambda v: len(v) == 2 and 0 < v[0] <= v[1])
-_ASCENDING_OR_EMPTY = Legal("[] or a list of two numbers, the smaller first", lambda v: not v or 0 < v[0] <= v[1])
+_ASCENDING_OR_EMPTY = Legal("[] or a list of two numbers, the smaller first", lambda v: not v or _ASCENDING.accepts(v))
 
 KEYS: dict[str, Key] = {
     # ---- the run

@@ -79,7 +79,7 @@ def load_weights(
     Raises:
         FileNotFoundError: no such file, or a URL that cannot be fetched.
         ValueError: not a checkpoint, or one that only unsafe unpickling could read; a shape that fits neither as it is
-            nor by one of the ways above; no tensor for this model at all.
+            nor by one of the ways above; a value that is not finite; no tensor for this model at all.
     """
     file = path if isinstance(path, CheckpointFile) else read_checkpoint_file(path)
     state, source = dict(file.weights), file.source
@@ -97,6 +97,8 @@ def load_weights(
             raise ValueError(
                 f"{source}: {name} has shape {tuple(state[name].shape)}, the model needs {tuple(target[name].shape)}"
             )
+        if name in state and not state[name].isfinite().all():
+            raise ValueError(f"{source}: {name} has values that are not finite: training had gone astray before it")
 
     model.load_state_dict(state, strict=False)
     report.loaded = [name for name in target if name in state]

@@ -241,6 +241,17 @@ def test_another_shape_names_the_tensor_and_both_shapes(tmp_path):
         load_weights(make_image_model(), path)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_is_refused_by_name_and_nothing_is_loaded(value, tmp_path):
+    state = make_released_state()
+    state["norm.bias"][3] = value
+    path, model = save(state, tmp_path / "w.pth"), make_video_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"w\.pth: norm\.bias has values that are not finite"):
+        load_weights(model, path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 class _Trap:
     def __reduce__(self):
         return print, ("unsafe code ran",)
