@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--model", default="hiera_base_16x224")
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
-    weights = hiera_video.create_model(args.model).state_dict()
+    weights = hiera_video.build_model(args.model).state_dict()
     state = {number: {"exp_avg": w.clone(), "exp_avg_sq": w.clone()} for number, w in enumerate(weights.values())}
     content = {"model_state": weights, "optimizer_state": {"state": state}, "epoch": 1}
     size_mib = 3 * sum(w.numel() * w.element_size() for w in weights.values()) / 2**20

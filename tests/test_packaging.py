@@ -65,3 +65,28 @@ def test_the_command_works(run_installed):
     counts = ["--train", "2", "--val", "0", "--test", "0"]
     made = run_installed("-m", "hiera_video", "make-motion-dataset", "--output-dir", "d", *counts)
     assert made[0] == "d:" and made[-1] == "made"
+
+
+OFFLINE = """
+import socket, sys
+connect = socket.socket.connect
+def guarded(self, address):
+    if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        raise SystemExit(f"a connection to {address}")
+    return connect(self, address)
+socket.socket.connect = guarded
+import importlib, pkgutil, hiera_video
+for module in pkgutil.walk_packages(hiera_video.__path__, "hiera_video."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+from hiera_video.cli.run import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_nothing_reaches_for_the_network(options):
+    """All modules imported, and a job that trains and tests."""
+    words = [word for pair in {**options, "TEST.ENABLE": "True"}.items() for word in pair]
+    finished = subprocess.run([sys.executable, "-c", OFFLINE, *words], capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr

@@ -15,6 +15,7 @@ from hiera_video.data.batch_loader import BatchLoader
 from hiera_video.data.clip_sampling import build_clip_sampler
 from hiera_video.data.dataset import VideoDataset
 from hiera_video.data.lists import VideoList, build_video_list
+from hiera_video.data.oddities import find_oddities
 from hiera_video.data.transforms import build_eval_transform, build_train_transform
 from hiera_video.utils.distributed import get_local_world_size, get_rank, get_world_size
 from hiera_video.utils.logging import get_logger
@@ -111,6 +112,8 @@ def build_train_loader(cfg: CfgNode, *, make_mask: Callable[[], torch.Tensor] | 
     manifest = build_manifest(cfg, videos.paths)
     if manifest is not None:
         videos = _leave_out_broken(videos, manifest, limit=cfg.DATA.MAX_BAD_VIDEOS)
+    for finding in find_oddities(videos, num_classes=cfg.MODEL.NUM_CLASSES if make_mask is None else 0):
+        logger.warning("the training list: %s", finding)
     dataset = build_train_dataset(cfg, videos, manifest=manifest, make_mask=make_mask)
     sampler = EpochSampler(
         len(dataset),
