@@ -88,6 +88,8 @@ def remove_old_checkpoints(output_dir: str | Path, *, keep_last: int) -> None:
     for path in progress:
         if path not in stays:
             path.unlink()
+    for partial in (Path(output_dir) / "checkpoints").glob("*.pyth.partial"):
+        partial.unlink()  # of a job that was killed while it wrote
 
 
 class CheckpointWriter:

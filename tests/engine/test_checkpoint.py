@@ -46,9 +46,12 @@ def test_which_checkpoints_stay(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.touch()
     get_best_path(tmp_path).touch()
+    partial = get_checkpoint_path(tmp_path, 2, 7).with_suffix(".pyth.partial")
+    partial.touch()
     names = [path.stem.removeprefix("checkpoint_epoch_") for path in list_checkpoints(tmp_path)]
     assert names == [f"{epoch:05d}" + (f"_step_{step:07d}" if step else "") for epoch, step in places]
     remove_old_checkpoints(tmp_path, keep_last=2)
+    assert not partial.exists(), "what a killed job left of a file"
     assert list_checkpoints(tmp_path) == [get_checkpoint_path(tmp_path, *p) for p in [(2, 0), (3, 0), (3, 4), (3, 6)]]
     remove_old_checkpoints(tmp_path, keep_last=0)
     assert len(list_checkpoints(tmp_path)) == 4 and get_best_path(tmp_path).exists()

@@ -246,6 +246,7 @@ def _stop(run: Run) -> None:
 def _run_validation(run: Run, validate: Validate) -> None:
     """Validates, logs, and keeps the weights if they are the best so far."""
     cfg, state = run.cfg, run.state
+    run.heartbeat.beat("validating", state)
     try:
         results = validate(state)
     except Interrupted:
