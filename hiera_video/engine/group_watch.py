@@ -27,6 +27,20 @@ _INFORM_SEC = 5.0
 _GRACE_SEC = 20.0  # for files that are being written, and for an exit that waits for the other processes
 
 
+def end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, also while it still waits for the others to come."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_SEC)
+        logger.error("the process that started this one is gone; it ends")
+        _wait_for_checkpoint()
+        _end_now(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
 class GroupWatch:
     """The thread of this process, which ends the process when another one has failed.
 
@@ -39,7 +53,6 @@ class GroupWatch:
         self._lock = threading.Lock()  # the store answers one thread at a time
         self._closing = threading.Event()
         self._first = ""  # why the group fails, as soon as this process has heard of it
-        self._parent = os.getppid()
         self._neighbor, self._neighbor_beat, self._heard_at = (self.rank + 1) % self.world_size, -1, time.monotonic()
         threading.Thread(target=self._watch, name="group-watch", daemon=True).start()
 
@@ -106,8 +119,6 @@ class GroupWatch:
             self._first = self._store.get("failed").decode()
             self._store.add("informed", 1)
             return self._first + " (failed first)"
-        if os.getppid() != self._parent:
-            return "the process that started this one is gone"
         beat, now = self._store.add(f"beat {self._neighbor}", 0), time.monotonic()
         if beat != self._neighbor_beat:
             self._neighbor_beat, self._heard_at = beat, now

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from fvcore.common.config import CfgNode
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from hiera_video.engine.group_watch import GroupWatch
+from hiera_video.engine.group_watch import GroupWatch, end_with_parent
 from hiera_video.engine.output_lock import lock_output
 from hiera_video.engine.supervise import run_processes
 from hiera_video.utils.distributed import barrier, get_device, get_rank, is_initialized, is_main_process
@@ -84,6 +84,7 @@ def _run_as_rank(rank: int, num_processes: int, port: int, jobs: Sequence[Job], 
 
 @record  # torchrun then reports the error of the rank that failed first
 def _run_in_group(jobs: Sequence[Job], cfg: CfgNode) -> None:
+    end_with_parent()
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
