@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_train_then_test_in_one_command(run_net, tmp_path):
     finished = run_net({"TEST.ENABLE": True, "SOLVER.MAX_EPOCH": 1})
     assert finished.returncode == 0, finished.stderr
-    assert "tested 11 videos x 6 views" in finished.stderr
+    assert "tested 11 / 11 videos x 6 views" in finished.stderr
     assert (tmp_path / "out" / "test_results.json").is_file()
 
 
