@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from fvcore.common.config import CfgNode
@@ -231,8 +231,8 @@ def _is_checkpoint_wanted(run: Run) -> bool:
     return bool(minutes) and is_main_process() and run.since_saved.peek() > minutes * 60
 
 
-def _stop(run: Run) -> None:
-    """Keeps the state and ends the job; all processes call it after the same step."""
+def _stop(run: Run) -> NoReturn:
+    """Keeps the state and ends the job; all processes call it after the same step, or in the same validation."""
     save(run, must_succeed=True)
     barrier()
     reason = next(filter(None, all_gather_objects(get_stop_reason())))
@@ -250,8 +250,7 @@ def _run_validation(run: Run, validate: Validate) -> None:
     try:
         results = validate(state)
     except Interrupted:
-        save(run, must_succeed=True)  # of an epoch whose checkpoint was not due, too
-        raise
+        _stop(run)  # also after an epoch whose checkpoint was not due
     stats = {"_type": "val_epoch", "epoch": f"{state.epoch}/{cfg.SOLVER.MAX_EPOCH}", **results}
     is_best = stats.get("top1", -1.0) > state.best_top1
     if is_best:

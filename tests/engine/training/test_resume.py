@@ -106,8 +106,9 @@ def test_stopped_at_any_step_it_goes_on_as_if_nothing_had_been(
         finished = run_damaged(name, place, {**changes, "OUTPUT_DIR": stopped}, rank=processes - 1, processes=processes)
         assert finished.returncode == (75 if processes == 1 else 1), finished.stderr  # torchrun has its own status
         assert f"stopped by {name} after" in finished.stderr
-        content = read_content(stopped)  # the request is seen after the step that follows
-        assert (content["epoch"], content["step"]) == ((place[0] + 1, 1) if place[1] == 3 else (place[0], place[1] + 1))
+        # The request is seen after the step that follows, and after an epoch's last step in the validation.
+        content = read_content(stopped)
+        assert (content["epoch"], content["step"]) == ((place[0] + 1, 0) if place[1] == 3 else (place[0], place[1] + 1))
     finished = run_net({**changes, "OUTPUT_DIR": stopped}, processes=processes)
     assert finished.returncode == 0, finished.stderr
     assert "resumed from" in finished.stderr
