@@ -59,6 +59,8 @@ setup(
             "submitit>=1.5",
             "hiera-transformer==0.1.4",
             "timm>=1.0",
+            "transformers>=5.0",
+            "scikit-image>=0.24",
             "hypothesis>=6.100",
             "pytest>=8.2",
             "mypy>=1.14",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # type checkers and editors read these lines; at run time `__
     from hiera_video.engine.extraction.embed import embed
     from hiera_video.engine.predict import predict
     from hiera_video.models.build import build_model, model_names
+    from hiera_video.models.released import get_class_names
     from hiera_video.models.weights import LoadReport, load_weights
     from hiera_video.video import VideoDecodeError, VideoReader
 
@@ -27,6 +28,7 @@ _MODULES = {
     "VideoReader": "hiera_video.video",
     "build_model": "hiera_video.models.build",
     "embed": "hiera_video.engine.extraction.embed",
+    "get_class_names": "hiera_video.models.released",
     "load_weights": "hiera_video.models.weights",
     "model_names": "hiera_video.models.build",
     "predict": "hiera_video.engine.predict",
@@ -40,6 +42,7 @@ __all__ = [
     "VideoReader",
     "build_model",
     "embed",
+    "get_class_names",
     "load_weights",
     "model_names",
     "predict",

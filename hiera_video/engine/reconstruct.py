@@ -40,7 +40,7 @@ def reconstruct(cfg: CfgNode, file: CheckpointFile, path: str, *, seed: int) -> 
     if cfg.MAE.TARGET != "pixel":
         raise ValueError(f"MAE.TARGET = {cfg.MAE.TARGET}: only a model that predicts pixels can be shown")
     model = build_mae_from_cfg(cfg).eval()
-    report = load_weights(model, file)
+    report = load_weights(model, file, pos_embed_resize=cfg.MODEL.POS_EMBED_RESIZE)
     if report.missing:
         raise ValueError(f"{file.source} does not fill {cfg.MODEL.MODEL_NAME}: missing {', '.join(report.missing)}")
     clip, positions = _load_clip(cfg, path)  # uint8 (1, C, T, H, W)

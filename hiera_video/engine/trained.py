@@ -14,17 +14,17 @@ from hiera_video.config import load_config
 from hiera_video.data.lists import load_class_names
 from hiera_video.engine.checkpoint import find_last_checkpoint
 from hiera_video.models.build import build_model_from_cfg
-from hiera_video.models.checkpoint_file import CheckpointFile, read_checkpoint_file
+from hiera_video.models.checkpoint_file import CheckpointFile, find_weights_file, read_checkpoint_file
 from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.released import WEIGHTS, get_class_names, resolve_weights
 from hiera_video.models.weights import load_weights
 from hiera_video.utils.distributed import get_device
 from hiera_video.utils.logging import get_logger
-from hiera_video.utils.pathmgr import fetch_file
+from hiera_video.utils.pathmgr import compute_sha256
 
 logger = get_logger(__name__)
 # Of a config that only describes a model: nothing is trained, tested or extracted by it.
 NO_JOBS = tuple(word for section in ("TRAIN", "TEST", "EXTRACT") for word in (f"{section}.ENABLE", "False"))
-_HASHED_AT_ONCE_BYTES = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ def load_trained(
     """Loads a checkpoint with the config that is stored in it; a released file needs a config file or options.
 
     Args:
-        checkpoint: path or URL.
+        checkpoint: path, URL, or the name of released weights.
         cfg_files: yaml files on top of the stored config.
         opts: keys and values on top of them.
         optional: see `load_model`; or a function that gives it from the config.
@@ -65,9 +65,11 @@ def load_trained(
         FileNotFoundError: no such file.
         ValueError: the file is no checkpoint, does not fill the model, or a key is wrong.
     """
+    if checkpoint in WEIGHTS:  # by a name that needs a model's
+        checkpoint = resolve_weights(load_config(cfg_files, [*NO_JOBS, *opts]).MODEL.MODEL_NAME, checkpoint)
     file = read_checkpoint_file(checkpoint)
     cfg = load_config(cfg_files, [*NO_JOBS, *opts], stored=file.config)
-    class_names = file.class_names
+    class_names = file.class_names or get_class_names(checkpoint)
     if not class_names and cfg.DATA.CLASS_NAMES_PATH:
         class_names = tuple(load_class_names(cfg.DATA.CLASS_NAMES_PATH))
     names = optional(cfg) if callable(optional) else optional
@@ -80,28 +82,27 @@ def load_model(cfg: CfgNode, checkpoint: str | CheckpointFile, *, optional: Sequ
 
     Args:
         checkpoint: path or URL, or a file that `read_checkpoint_file` has already read.
-        optional: beginnings of names; parameters with such a name may be missing in the file, as nobody uses them.
+        optional: beginnings of names; parameters with such a name stay random, as nobody uses them.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is no checkpoint, or other parameters are missing in it.
     """
     model = build_model_from_cfg(cfg, crop_size=cfg.DATA.TEST_CROP_SIZE)
-    report = load_weights(model, checkpoint)
+    report = load_weights(model, checkpoint, pos_embed_resize=cfg.MODEL.POS_EMBED_RESIZE, ignore=optional)
     logger.info("%s", report)
-    missing = [name for name in report.missing if not name.startswith(tuple(optional))]
-    if missing:
+    if report.missing:
         is_mae = bool(report.dropped_decoder)
         hint = f"; these are weights of pre-training, for MODEL.MODEL_NAME mae_{cfg.MODEL.MODEL_NAME}" if is_mae else ""
         raise ValueError(
             f"{report.source} does not hold the whole of {cfg.MODEL.MODEL_NAME} with {cfg.MODEL.NUM_CLASSES} classes: "
-            f"missing {', '.join(missing)}{hint}"
+            f"missing {', '.join(report.missing)}{hint}"
         )
     return model
 
 
 def find_weights(cfg: CfgNode, given: str, *, key: str) -> str:
-    """``given``, else the newest checkpoint of OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH.
+    """``given``, else the newest checkpoint of OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH; a name as an address.
 
     Raises:
         FileNotFoundError: there is none of them; names ``key``.
@@ -112,16 +113,12 @@ def find_weights(cfg: CfgNode, given: str, *, key: str) -> str:
         raise FileNotFoundError(
             f"no weights: {key} is empty and OUTPUT_DIR = {cfg.OUTPUT_DIR} holds no checkpoints/checkpoint_epoch_*.pyth"
         )
-    return path
+    return resolve_weights(cfg.MODEL.MODEL_NAME, path)
 
 
 def compute_file_sha256(path: str) -> str:
-    """SHA-256 of a file (path or URL), as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(fetch_file(path), "rb") as file:
-        while part := file.read(_HASHED_AT_ONCE_BYTES):
-            digest.update(part)
-    return digest.hexdigest()
+    """SHA-256 of the weights in a file or folder (path or URL), as 64 hexadecimal digits."""
+    return compute_sha256(find_weights_file(path))
 
 
 def compute_model_sha256(model: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""The named models: a plain dict of constructor arguments."""
+"""Models by name, and as a config describes them."""
 
 import difflib
 import inspect
@@ -10,55 +10,38 @@ from fvcore.common.config import CfgNode
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.hiera_mae import HieraMAE
+from hiera_video.models.released import resolve_weights
+from hiera_video.models.variants import MODELS
+from hiera_video.models.weights import load_weights
+from hiera_video.utils.logging import get_logger
 
-_SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 7, 2)},
-    "small": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 11, 2)},
-    "base": {"embed_dim": 96, "num_heads": 1, "stages": (2, 3, 16, 3)},
-    "base_plus": {"embed_dim": 112, "num_heads": 2, "stages": (2, 3, 16, 3)},
-    "large": {"embed_dim": 144, "num_heads": 2, "stages": (2, 6, 36, 4)},
-    "huge": {"embed_dim": 256, "num_heads": 4, "stages": (2, 6, 36, 4)},
-}
-
-_IMAGE: dict[str, Any] = {"input_size": (224, 224), "num_classes": 1000}
-_VIDEO: dict[str, Any] = {
-    "input_size": (16, 224, 224),
-    "num_classes": 400,
-    "q_stride": (1, 2, 2),
-    "mask_unit_size": (1, 8, 8),
-    "patch_kernel": (3, 7, 7),
-    "patch_stride": (2, 4, 4),
-    "patch_padding": (1, 3, 3),
-    "sep_pos_embed": True,
-}
-
-_MODELS = {f"hiera_{size}_224": _IMAGE | arguments for size, arguments in _SIZES.items()} | {
-    f"hiera_{size}_16x224": _VIDEO | arguments for size, arguments in _SIZES.items()
-}
-_MODELS |= {f"mae_{name}": arguments | {"q_pool": 2} for name, arguments in _MODELS.items()}
+_logger = get_logger(__name__)
 
 
 def model_names() -> list[str]:
     """The names that `build_model` knows."""
-    return list(_MODELS)
+    return list(MODELS)
 
 
-def build_model(name: str, **overrides: Any) -> Hiera | HieraMAE:
-    """Makes a model with random weights: a `HieraMAE` for mae_*, else a `Hiera`.
+def build_model(name: str, *, weights: str | None = None, **overrides: Any) -> Hiera | HieraMAE:
+    """Makes a model: a `HieraMAE` for mae_*, else a `Hiera`.
 
     Args:
         name: one of `model_names`.
+        weights: the name of released weights, such as "mae_k400_ft_k400" or "mae_k400" (see `released.WEIGHTS`), a
+            path or a URL, for `load_weights`; None for random ones.
         **overrides: arguments of `HieraEncoder` and of the model's own class that replace the variant's, e.g.
             num_classes=174, input_size=(32, 224, 224).
 
     Raises:
-        ValueError: an unknown name or argument, or arguments that do not fit together.
+        ValueError: an unknown name or argument, arguments that do not fit together, or weights that do not fit.
+        FileNotFoundError: no such weights.
 
     Follows: Ryali et al. (arXiv 2306.00989), table 2; the names are those of the released package, and
         [mae_]hiera_tiny_16x224 and [mae_]hiera_small_16x224 beside them.
     """
-    if name not in _MODELS:
-        raise ValueError(f"name must be a known model, got {name!r}; legal: {', '.join(_nearest_first(name, _MODELS))}")
+    if name not in MODELS:
+        raise ValueError(f"name must be a known model, got {name!r}; legal: {', '.join(_nearest_first(name, MODELS))}")
     model_class = HieraMAE if name.startswith("mae_") else Hiera
     legal = [
         argument.name
@@ -69,7 +52,11 @@ def build_model(name: str, **overrides: Any) -> Hiera | HieraMAE:
     for key in overrides:
         if key not in legal:
             raise ValueError(f"{key!r} is not an argument of {name}; legal: {', '.join(_nearest_first(key, legal))}")
-    return model_class(**(_MODELS[name] | overrides))
+    model = model_class(**(MODELS[name] | overrides))
+    if weights is not None:
+        report = load_weights(model, resolve_weights(name, weights))
+        _logger.info("%s", report)
+    return model
 
 
 def _nearest_first(word: str, legal: Iterable[str]) -> list[str]:
@@ -86,8 +73,8 @@ def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE:
         ValueError: the name is not a video model's, or the size does not fit its mask units.
     """
     name = cfg.MODEL.MODEL_NAME
-    if name in _MODELS and len(_MODELS[name]["input_size"]) != 3:
-        videos = [other for other in _MODELS if other.endswith("_16x224") and other[:4] == name[:4]]
+    if name in MODELS and len(MODELS[name]["input_size"]) != 3:
+        videos = [other for other in MODELS if other.endswith("_16x224") and other[:4] == name[:4]]
         raise ValueError(f"MODEL.MODEL_NAME = {name} is an image model; for videos: {', '.join(videos)}")
     variant = {"embed_dim": cfg.HIERA.EMBED_DIM, "num_heads": cfg.HIERA.NUM_HEADS, "stages": cfg.HIERA.STAGES}
     return build_model(
@@ -96,6 +83,7 @@ def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE:
         num_classes=cfg.MODEL.NUM_CLASSES,
         drop_path_rate=cfg.MODEL.DROP_PATH_RATE,
         activation_checkpointing=cfg.MODEL.ACT_CHECKPOINT,
+        pos_embed_window=cfg.HIERA.POS_EMBED_WINDOW,
         **{argument: value for argument, value in variant.items() if value},  # 0 and [] leave the variant's own
         **(_build_decoder_arguments(cfg) if name.startswith("mae_") else _build_head_arguments(cfg)),
     )
@@ -114,6 +102,8 @@ def _build_decoder_arguments(cfg: CfgNode) -> dict[str, Any]:
         "target": mae.TARGET,
         "norm_target": mae.NORM_TARGET,
         "contrastive_weight": mae.CONTRASTIVE_WEIGHT,
+        "contrastive_temperature": mae.CONTRASTIVE_TEMPERATURE,
+        "multi_scale": mae.MULTI_SCALE,
         "decoder_keep_ratio": mae.DECODER_KEEP_RATIO,
     }
 

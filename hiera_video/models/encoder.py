@@ -22,6 +22,7 @@ from hiera_video.models.mask_units import (
     take_rows,
     unroll,
 )
+from hiera_video.models.position_embeddings import join_windows
 
 
 class HieraEncoder(nn.Module):
@@ -49,12 +50,15 @@ class HieraEncoder(nn.Module):
         drop_path_rate: drop path of the last block; it grows linearly from 0 in the first.
         norm_layer: name of a torch.nn norm, made with eps 1e-6, or a callable from a width to a module.
         sep_pos_embed: position embedding as a spatial plus a temporal table (video) instead of one table.
+        pos_embed_window: the spatial table is made of two trained ones: one repeats in each mask unit, the other is
+            interpolated over the whole frame. Such a model keeps its alignment with mask units at any size.
+        pos_embed_global_size: of the latter, in its own tokens.
         activation_checkpointing: keep only each block's input for the backward pass and compute the rest again.
 
     Raises:
         ValueError: arguments that do not fit together.
 
-    Follows: `hiera.Hiera` of the released package.
+    Follows: `hiera.Hiera` of the released package; pos_embed_window as timm's `hiera_base_abswin_256` has it.
     Differs: see `mask_units` (order of tokens); sizes are checked.
     """
 
@@ -79,12 +83,16 @@ class HieraEncoder(nn.Module):
         drop_path_rate: float = 0.0,
         norm_layer: str | Callable[[int], nn.Module] = "LayerNorm",
         sep_pos_embed: bool = False,
+        pos_embed_window: bool = False,
+        pos_embed_global_size: Sequence[int] = (14, 14),
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"q_stride": q_stride, "mask_unit_size": mask_unit_size, "patch_kernel": patch_kernel}
         sizes |= {"patch_stride": patch_stride, "patch_padding": patch_padding}
         _check_dimensions(input_size, sizes, sep_pos_embed)
+        if pos_embed_window and len(input_size) == 3 and not sep_pos_embed:
+            raise ValueError("pos_embed_window of a video model needs sep_pos_embed")
         _check_stages(stages, mask_unit_attn, q_pool, mask_unit_size, q_stride)
         _check_input_size(input_size, patch_stride, mask_unit_size)
         if isinstance(norm_layer, str):
@@ -104,14 +112,13 @@ class HieraEncoder(nn.Module):
         self.mask_units_grid = _divide(self.tokens_grid, mask_unit_size)
         self.stage_ends = [end - 1 for end in accumulate(stages)]
         self.sep_pos_embed = sep_pos_embed
+        self.has_window_table = pos_embed_window
+        self.pos_embed_global_size = tuple(pos_embed_global_size)
         self.activation_checkpointing = activation_checkpointing
 
         self.patch_embed = PatchEmbed(in_chans, embed_dim, patch_kernel, patch_stride, patch_padding)
-        if sep_pos_embed:
-            self.pos_embed_spatial = nn.Parameter(torch.zeros(1, math.prod(self.tokens_grid[1:]), embed_dim))
-            self.pos_embed_temporal = nn.Parameter(torch.zeros(1, self.tokens_grid[0], embed_dim))
-        else:
-            self.pos_embed = nn.Parameter(torch.zeros(1, math.prod(self.tokens_grid), embed_dim))
+        for name, grid in self.pos_embed_grids.items():
+            setattr(self, name, nn.Parameter(torch.zeros(1, math.prod(grid), embed_dim)))
         self.widths = widths = [embed_dim]
         heads = [num_heads]
         for _ in stages[1:]:
@@ -137,7 +144,7 @@ class HieraEncoder(nn.Module):
 
     def init_weights(self, beside: Iterable[nn.Module] = ()) -> None:
         """Draws the initial weights of all modules, and then of those beside it, as the released classifier does."""
-        for name in self.pos_embed_names:
+        for name in self.pos_embed_grids:
             nn.init.trunc_normal_(self.get_parameter(name), std=0.02)
         for module in chain(self.modules(), *(other.modules() for other in beside)):
             if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -156,13 +163,17 @@ class HieraEncoder(nn.Module):
         return len(self.blocks) + 2
 
     @property
-    def pos_embed_names(self) -> list[str]:
-        """Names of the encoder's position embeddings."""
-        return ["pos_embed_spatial", "pos_embed_temporal"] if self.sep_pos_embed else ["pos_embed"]
+    def pos_embed_grids(self) -> dict[str, tuple[int, ...]]:
+        """The encoder's position embeddings: name -> tokens per side."""
+        temporal = {"pos_embed_temporal": self.tokens_grid[:1]} if self.sep_pos_embed else {}
+        if self.has_window_table:
+            spatial = {"pos_embed_global": self.pos_embed_global_size, "pos_embed_window": self.mask_unit_size[-2:]}
+            return spatial | temporal
+        return {"pos_embed_spatial": self.tokens_grid[1:]} | temporal if temporal else {"pos_embed": self.tokens_grid}
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters, besides biases and norms, that weight decay should leave alone."""
-        return set(self.pos_embed_names)
+        return set(self.pos_embed_grids)
 
     def get_layer_id(self, name: str) -> int:
         """Depth of a parameter, for layer-wise learning rate decay.
@@ -263,10 +274,20 @@ class HieraEncoder(nn.Module):
         return unroll(x, self.mask_unit_size, self.q_stride, self.q_pool)
 
     def _assemble_pos_embed(self) -> Tensor:
+        if self.has_window_table:
+            spatial = join_windows(
+                self.get_parameter("pos_embed_global"),
+                self.get_parameter("pos_embed_window"),
+                table_grid=self.pos_embed_global_size,
+                grid=self.tokens_grid[-2:],
+                window=self.mask_unit_size[-2:],
+            )
+        else:
+            spatial = self.get_parameter("pos_embed_spatial" if self.sep_pos_embed else "pos_embed")
         if not self.sep_pos_embed:
-            return self.pos_embed.unflatten(1, self.tokens_grid)  # (1, T', H', W', D)
-        spatial = self.pos_embed_spatial.unflatten(1, (1, *self.tokens_grid[1:]))  # (1, 1, H', W', D)
-        return spatial + self.pos_embed_temporal[:, :, None, None]  # (1, T', H', W', D)
+            return spatial.unflatten(1, self.tokens_grid)  # (1, T', H', W', D)
+        spatial = spatial.unflatten(1, (1, *self.tokens_grid[1:]))  # (1, 1, H', W', D)
+        return spatial + self.get_parameter("pos_embed_temporal")[:, :, None, None]  # (1, T', H', W', D)
 
     def _cut_visible_windows(self, video: Tensor, visible: Tensor) -> Tensor:
         """The pixels that the patches of each visible mask unit see, hidden ones zeroed, so that nothing leaks.

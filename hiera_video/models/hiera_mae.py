@@ -41,6 +41,8 @@ class HieraMAE(HieraEncoder):
         decoder_num_heads: its attention heads, a divisor of Dd.
         target: "pixel", or "hog" (histograms of oriented gradients: 9 bins, cells of 8 px).
         norm_target: normalize each pixel patch by its own mean and variance; HOG is normalized cell by cell always.
+        multi_scale: the decoder sees the fused output of all stages, or that of the last one alone, an ablation of the
+            paper's table 3b.
         contrastive_weight: factor of `compute_contrastive_loss` beside the mean squared error. The paper does not use
             it.
         contrastive_temperature: see there.
@@ -66,6 +68,7 @@ class HieraMAE(HieraEncoder):
         decoder_num_heads: int = 16,
         target: str = "pixel",
         norm_target: bool = True,
+        multi_scale: bool = True,
         contrastive_weight: float = 0.0,
         contrastive_temperature: float = 0.07,
         decoder_keep_ratio: float = 1.0,
@@ -79,6 +82,7 @@ class HieraMAE(HieraEncoder):
                 f"{decoder_depth}, {decoder_num_heads}, {decoder_embed_dim}"
             )
         _check_target(target, contrastive_weight, contrastive_temperature, decoder_keep_ratio)
+        self.decoder_num_heads = decoder_num_heads
         self.target = target
         self.norm_target = norm_target
         self.contrastive_weight = contrastive_weight
@@ -94,7 +98,7 @@ class HieraMAE(HieraEncoder):
         self.init_weights(beside=[Head(width, num_classes, dropout=0.0)])
         self.encoder_norm = self.norm_layer(width)
         self.multi_scale_fusion_heads = nn.ModuleList()
-        for stage in range(self.q_pool):
+        for stage in range(self.q_pool if multi_scale else 0):
             kernel = tuple(s ** (self.q_pool - stage) for s in self.q_stride)
             self.multi_scale_fusion_heads.append(CONVS[len(kernel)](self.widths[stage], width, kernel, kernel))
         self.multi_scale_fusion_heads.append(nn.Identity())  # the last stage has the decoder's grid
@@ -189,7 +193,8 @@ class HieraMAE(HieraEncoder):
 
     def fuse_stages(self, stages: list[Tensor]) -> Tensor:
         """Brings the stages' tokens (B, U, M, D) to the last stage's grid and width, adds them up, norms the sum."""
-        stages = stages[: self.q_pool] + stages[-1:]  # without pooling a later stage replaces an earlier one
+        # Without pooling a later stage replaces an earlier one.
+        stages = stages[: len(self.multi_scale_fusion_heads) - 1] + stages[-1:]
         parts = [
             self._project_windows(head, tokens, self.q_pool - i)
             for i, (head, tokens) in enumerate(zip(self.multi_scale_fusion_heads, stages, strict=True))

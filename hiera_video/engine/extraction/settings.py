@@ -22,6 +22,7 @@ logger = get_logger(__name__)
 # the last bits at most.
 _CONTENT_KEYS = (
     *("MODEL.MODEL_NAME", "HIERA.EMBED_DIM", "HIERA.NUM_HEADS", "HIERA.STAGES"),
+    *("HIERA.POS_EMBED_WINDOW", "MODEL.POS_EMBED_RESIZE"),
     *("DATA.NUM_FRAMES", "DATA.SAMPLING_RATE", "DATA.TARGET_FPS", "DATA.SAMPLING", "DATA.USE_OFFSET_SAMPLING"),
     *("DATA.DECODING_BACKEND", "DATA.TEST_CROP_SIZE", "DATA.MAX_SHORT_SIDE", "DATA.INTERPOLATION"),
     *("DATA.TRAIN_JITTER_SCALES", "DATA.MEAN", "DATA.STD"),
@@ -31,8 +32,9 @@ _CONTENT_KEYS = (
 
 
 def get_unused_parameters(cfg: CfgNode) -> tuple[str, ...]:
-    """Beginnings of the names of parameters that EXTRACT.LAYER does not need."""
-    return ("head.",) if cfg.EXTRACT.LAYER == POOLED else ("head.", "norm.")
+    """Beginnings of the names of parameters that EXTRACT.LAYER does not need: a head, a decoder, the last norm."""
+    beside_encoder = ("head.", "decoder_", "mask_token", "multi_scale_fusion_heads.")
+    return beside_encoder if cfg.EXTRACT.LAYER == POOLED else (*beside_encoder, "norm.", "encoder_norm.")
 
 
 def check_output(cfg: CfgNode, sha256: str) -> None:

@@ -14,6 +14,7 @@ from hiera_video.engine.checkpoint import compute_digest, list_checkpoints
 from hiera_video.engine.training.state import TrainState, build_state, restore_state
 from hiera_video.models.checkpoint_file import CheckpointFile, read_checkpoint_file
 from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.released import resolve_weights
 from hiera_video.models.weights import load_weights
 from hiera_video.utils.distributed import all_gather_objects, broadcast_tree, get_world_size, is_main_process
 from hiera_video.utils.files import write_whole
@@ -25,7 +26,8 @@ _RECORD = "last_validation.json"
 # A run with another value of these is another run.
 _FIXED = (
     *("TASK", "MODEL.MODEL_NAME", "MODEL.NUM_CLASSES", "HIERA.EMBED_DIM", "HIERA.NUM_HEADS", "HIERA.STAGES"),
-    *("MAE.DECODER_EMBED_DIM", "MAE.DECODER_DEPTH", "MAE.DECODER_NUM_HEADS", "MAE.TARGET"),
+    *("HIERA.POS_EMBED_WINDOW", "MAE.MULTI_SCALE", "MAE.TARGET"),
+    *("MAE.DECODER_EMBED_DIM", "MAE.DECODER_DEPTH", "MAE.DECODER_NUM_HEADS"),
     *("DATA.NUM_FRAMES", "DATA.TRAIN_CROP_SIZE", "SOLVER.OPTIMIZING_METHOD"),
 )
 # Within an epoch these say which videos have been seen.
@@ -123,7 +125,9 @@ def _broadcast_file(file: CheckpointFile | None) -> CheckpointFile | None:
 
 def _load_first_weights(cfg: CfgNode, model: HieraEncoder) -> None:
     if cfg.TRAIN.CHECKPOINT_FILE_PATH and is_main_process():
-        logger.info("%s", load_weights(model, cfg.TRAIN.CHECKPOINT_FILE_PATH))
+        weights = resolve_weights(cfg.MODEL.MODEL_NAME, cfg.TRAIN.CHECKPOINT_FILE_PATH)
+        resize, allow_partial = cfg.MODEL.POS_EMBED_RESIZE, cfg.TRAIN.ALLOW_PARTIAL
+        logger.info("%s", load_weights(model, weights, pos_embed_resize=resize, allow_partial=allow_partial))
     model.load_state_dict(broadcast_tree(model.state_dict()))
 
 

@@ -100,6 +100,7 @@ def make_content(
         "num_videos": num_videos,
         "cfg": dump_config(cfg),
         "tokens_grid": list(state.model.tokens_grid),
+        "decoder_num_heads": getattr(state.model, "decoder_num_heads", None),
         "class_names": list(class_names or []),
         "versions": get_versions(),
         "saved_at_ns": state.saved_at_ns,
