@@ -20,6 +20,8 @@ COMMANDS = {
     "probe": "measure what embeddings tell about classes, with classifiers and retrieval",
     "submit": "submit a run to Slurm, which starts it again until it has ended",
     "export": "write a model as a torch.export program and as an ONNX graph, and verify both",
+    "convert": "write weights for another package, and verify that it computes the same with them",
+    "check-mae-heads": "find out how many heads a masked autoencoder's decoder was trained with",
     "visualize-mae": "show what a masked autoencoder makes of a video",
     "make-motion-dataset": "make a small data set whose classes only motion tells apart",
     "demo": "make that data set, train, test, pre-train, embed and search: about ten minutes on 2 cores",

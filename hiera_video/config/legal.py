@@ -41,6 +41,7 @@ def one_of(*values: str) -> Legal:
 
 def numbers(count: int, *, or_empty: bool = False) -> Legal:
     """Lists of ``count`` numbers."""
+
     def accepts(values: Any) -> bool:
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
         return numbers and (len(values) == count or (or_empty and not values))

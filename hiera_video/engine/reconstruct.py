@@ -43,7 +43,7 @@ def reconstruct(cfg: CfgNode, file: CheckpointFile, path: str, *, seed: int) -> 
     report = load_weights(model, file, pos_embed_resize=cfg.MODEL.POS_EMBED_RESIZE)
     if report.missing:
         raise ValueError(f"{file.source} does not fill {cfg.MODEL.MODEL_NAME}: missing {', '.join(report.missing)}")
-    clip, positions = _load_clip(cfg, path)  # uint8 (1, C, T, H, W)
+    clip, positions = load_center_clip(cfg, path)  # uint8 (1, C, T, H, W)
     video = to_model_input(clip[None], device=clip.device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (1, C, T, H, W)
     with seeded(seed):
         mask = draw_mask(model.mask_units_grid, cfg.MAE.MASK_RATIO, kind=cfg.MAE.MASK_TYPE)[None]  # (1, U)
@@ -61,7 +61,8 @@ def reconstruct(cfg: CfgNode, file: CheckpointFile, path: str, *, seed: int) -> 
     return {title: _to_uint8(x) for title, x in rows.items()}, positions[:: model.pred_stride[0]]
 
 
-def _load_clip(cfg: CfgNode, path: str) -> tuple[torch.Tensor, list[int]]:
+def load_center_clip(cfg: CfgNode, path: str) -> tuple[torch.Tensor, list[int]]:
+    """The center clip of a video, uint8 (1, C, T, H, W), and the positions of its frames."""
     with VideoReader(path, backend=cfg.DATA.DECODING_BACKEND) as reader:
         sampler = build_clip_sampler(cfg, num_clips=1, is_training=False)
         positions = sampler.get_frame_indices(len(reader), reader.fps)[0].tolist()

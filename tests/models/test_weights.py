@@ -9,7 +9,9 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from hiera_video.models import Hiera, build_model, load_weights
+from hiera_video.models import Hiera, HieraMAE, build_model, load_weights
+from hiera_video.models.position_embeddings import resize_by_windows, resize_table
+from hiera_video.models.targets import unpatchify
 from hiera_video.models.weights import LoadReport
 
 hiera = pytest.importorskip("hiera")
@@ -223,6 +225,123 @@ def test_the_decoder_of_an_mae_checkpoint_is_left_out(tmp_path):
     assert set(report.loaded) | set(report.dropped_decoder) == set(state)
     assert "mask_token" in report.dropped_decoder and "encoder_norm.weight" in report.dropped_decoder
     assert f"dropped: {len(report.dropped_decoder)} tensors of the MAE decoder" in str(report)
+
+
+DECODER = {"decoder_embed_dim": 32, "decoder_depth": 1, "decoder_num_heads": 2}
+
+
+def make_mae(kind="video", size=(4, 64, 64), **changes):
+    """With weights none of which is zero or one, so that nothing hides behind them."""
+    torch.manual_seed(3)
+    arguments = {"q_pool": 2, **DECODER, **SMALL, **(VIDEO if kind == "video" else {}), **changes}
+    model = HieraMAE(input_size=size, **arguments)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model.eval()
+
+
+@pytest.mark.parametrize("size", [(4, 64, 64), (8, 96, 96), (32, 64, 64), (4, 288, 288), (16, 64, 128)])
+def test_mae_weights_load_at_any_size(size, tmp_path):
+    source = make_mae()
+    path = save({"model_state": source.state_dict()}, tmp_path / "mae.pth")
+    model = make_mae(size=size)
+    report = load_weights(model, path)
+    assert not (report.missing or report.unexpected or report.dropped_decoder)
+    same_space = size[1:] == (64, 64)
+    assert ("decoder_pos_embed" in report.resized) == (size != (4, 64, 64))
+    if same_space and size[0] > 4:  # time alone was interpolated: its mean stays, and so does what is constant in it
+        old, new = (m.decoder_pos_embed.unflatten(1, m.pred_grid).mean(dim=1) for m in (source, model))
+        torch.testing.assert_close(new, old, atol=1e-5, rtol=1e-5)
+    video = torch.randn(1, 3, *size)
+    assert model(video, mask_ratio=0.5)[0].isfinite()
+
+
+@pytest.mark.parametrize("num_frames", [2, 4, 8])
+def test_a_still_video_gives_the_image_autoencoders_predictions(num_frames, tmp_path):
+    """With a tube mask each frame of tokens sees what the image's tokens see, and predicts the same patches."""
+    image_model = make_mae("image", size=(64, 64))
+    path = save({"model_state": image_model.state_dict()}, tmp_path / "mae.pth")
+    model = make_mae(size=(num_frames, 64, 64))
+    report = load_weights(model, path)
+    assert {"decoder_pos_embed", "decoder_pred.weight", "multi_scale_fusion_heads.0.weight"} <= set(report.inflated)
+    assert not (report.missing or report.unexpected or report.dropped_decoder or report.resized)
+    image = torch.randn(2, 3, 64, 64)
+    video = image[:, :, None].expand(-1, -1, num_frames, -1, -1)
+    mask = torch.tensor([[True, False, False, True], [False, True, False, False]])[:1].expand(2, -1)
+    with torch.no_grad():
+        expected_loss, *_ = image_model(image, mask=mask)
+        loss, *_ = model(video, mask=mask.repeat(1, num_frames // 2))
+        image_pred, image_hidden = image_model.reconstruct(image, mask)
+        pred, hidden = model.reconstruct(video, mask.repeat(1, num_frames // 2))
+    torch.testing.assert_close(loss, expected_loss, atol=1e-5, rtol=1e-5)
+    still = unpatchify(pred, model.pred_stride)  # (B, C, T', H, W)
+    painted = unpatchify(image_pred, image_model.pred_stride)[:, :, None].expand_as(still)
+    torch.testing.assert_close(still, painted, atol=1e-4, rtol=1e-4)
+    assert image_hidden.any() and torch.equal(hidden, image_hidden[:, None].expand_as(hidden))
+
+
+def test_image_mae_weights_load_into_a_larger_video_model(tmp_path):
+    path = save({"model_state": make_mae("image", size=(64, 64)).state_dict()}, tmp_path / "mae.pth")
+    report = load_weights(make_mae(size=(8, 96, 96)), path)
+    assert set(report.resized) == {"pos_embed_spatial", "decoder_pos_embed"} and not report.missing
+
+
+def test_a_decoder_that_nobody_needs_is_ignored_whatever_its_shape(tmp_path):
+    """As in extraction from weights of pre-training, whose decoder is of another width."""
+    source = make_mae(decoder_embed_dim=48)
+    path = save({"model_state": source.state_dict()}, tmp_path / "mae.pth")
+    model = make_mae()
+    unused = ("decoder_", "mask_token", "multi_scale_fusion_heads.")
+    report = load_weights(model, path, ignore=unused)
+    assert not (report.missing or report.unexpected) and "mask_token" in report.ignored
+    video = torch.randn(1, 3, 4, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model.forward_features(video), source.forward_features(video))
+    encoder_only = {name: value for name, value in source.state_dict().items() if not name.startswith(unused)}
+    assert not load_weights(model, save(encoder_only, tmp_path / "encoder.pth"), ignore=unused).missing
+
+
+@pytest.mark.parametrize("heads", [None, 4, 2])
+def test_decoder_heads_travel_with_the_file(heads, tmp_path, caplog):
+    source = make_mae()
+    content = {"model_state": source.state_dict()} | ({} if heads is None else {"decoder_num_heads": heads})
+    path, model = save(content, tmp_path / "mae.pth"), make_mae()
+    if heads == 4:
+        with pytest.raises(ValueError, match=r"decoder of 4 heads, the model one of 2; set MAE\.DECODER_NUM_HEADS 4"):
+            load_weights(model, path)
+        return
+    load_weights(model, path)
+    assert ("does not say how many heads its decoder has; the model takes 2" in caplog.text) == (heads is None)
+
+
+def test_weights_that_fill_little_of_the_encoder_are_refused_with_what_they_seem_to_be(tmp_path):
+    state = {name: value for name, value in make_released_state().items() if not name.startswith("blocks.3.")}
+    path, model = save(state, tmp_path / "w.pth"), make_video_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    message = (
+        r"fills \d+\.\d% of the encoder, less than 90%: missing blocks\.3\..*the file seems to be a Hiera for videos"
+    )
+    with pytest.raises(ValueError, match=message + r".*TRAIN\.ALLOW_PARTIAL True"):
+        load_weights(model, path)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert load_weights(model, path, allow_partial=True).missing
+
+
+@pytest.mark.parametrize("kind", ["bicubic", "absolute_win"])
+def test_position_embeddings_are_resized_as_asked(kind, tmp_path):
+    source = make_video_model(size=(4, 64, 64))
+    path = save({"model_state": source.state_dict()}, tmp_path / "w.pth")
+    model = make_video_model(size=(4, 128, 128))
+    assert load_weights(model, path, pos_embed_resize=kind).resized == ["pos_embed_spatial"]
+    resize = resize_table if kind == "bicubic" else functools.partial(resize_by_windows, window=(8, 8))
+    expected = resize(source.pos_embed_spatial, (16, 16), (32, 32))
+    torch.testing.assert_close(model.pos_embed_spatial, expected)
+    same = make_video_model(size=(4, 64, 64))
+    assert not load_weights(same, path, pos_embed_resize=kind).resized
+    assert torch.equal(same.pos_embed_spatial, source.pos_embed_spatial)
+    with pytest.raises(ValueError, match="pos_embed_resize must be one of bicubic, absolute_win, got 'nearest'"):
+        load_weights(model, path, pos_embed_resize="nearest")
 
 
 def test_missing_and_unexpected_names_are_reported(tmp_path):
