@@ -160,13 +160,17 @@ class Soak:
             paths[-1].write_bytes(paths[-1].read_bytes()[:5000])
             self.counts["newest checkpoint cut off"] += 1
             # The next start must name it and take the one before; then it is overwritten or removed.
+            log = output / "stdout.log"
+            said_before = log.read_text().count("a checkpoint is damaged")
             process = self.start(output, processes)
-            try:
-                process.wait(self.draw.uniform(8.0, 12.0))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGTERM)
-                process.wait(LIMIT_SEC)
-            if "a checkpoint is damaged" not in (output / "stdout.log").read_text():
+            deadline = time.monotonic() + LIMIT_SEC
+            while process.poll() is None and time.monotonic() < deadline:
+                if log.read_text().count("a checkpoint is damaged") > said_before:
+                    process.send_signal(signal.SIGTERM)
+                    process.wait(LIMIT_SEC)
+                time.sleep(0.2)
+            if log.read_text().count("a checkpoint is damaged") == said_before:
+                process.kill()
                 raise Broken(f"nobody named {paths[-1]}")
             if paths[-1].exists() and paths[-1].stat().st_size == 5000:
                 paths[-1].unlink()

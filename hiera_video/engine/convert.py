@@ -93,7 +93,8 @@ def convert_weights(source: str, path: str | os.PathLike[str], *, target: str) -
         if not difference <= TOLERANCE * min(largest, 1):
             raise ConversionError(
                 f"{source} under the names of {target} gives other {compared}: the largest difference is "
-                f"{difference:.1e} where the largest value is {largest:.1e}, more than {TOLERANCE:.0e}; nothing is written"
+                f"{difference:.1e} where the largest value is {largest:.1e}, and {TOLERANCE:.0e} of it is allowed; "
+                "nothing is written"
             )
         os.replace(partial, out)
     finally:

@@ -30,6 +30,7 @@ from hiera_video.models.targets import (
 )
 
 _TARGETS = ("pixel", "hog")
+_MASK_RATIOS = {2: 0.6, 3: 0.9}  # of images, of videos
 
 
 class HieraMAE(HieraEncoder):
@@ -144,13 +145,14 @@ class HieraMAE(HieraEncoder):
         return super().no_weight_decay() | {"decoder_pos_embed", "mask_token"}
 
     def forward(
-        self, video: Tensor, mask_ratio: float = 0.9, mask: Tensor | None = None
+        self, video: Tensor, mask_ratio: float | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Predicts hidden mask units from visible ones.
 
         Args:
             video: (B, C, T, H, W) float, normalized; for images (B, C, H, W).
-            mask_ratio: share of the mask units to hide at random, when no mask is given.
+            mask_ratio: share of the mask units to hide at random, when no mask is given. By default the paper's: 0.9
+                for videos, 0.6 for images.
             mask: (B, U) bool, True = keep, equally many kept in each sample; at least one kept and one hidden.
 
         Returns:
@@ -164,6 +166,8 @@ class HieraMAE(HieraEncoder):
             ValueError: the shape of the video or the mask does not fit the model, or mask_ratio leaves none.
         """
         if mask is None:
+            if mask_ratio is None:
+                mask_ratio = _MASK_RATIOS[len(self.input_size)]
             mask = random_mask(len(video), self.num_mask_units, mask_ratio, video.device)
         visible, hidden = self._split_units(mask, len(video))
         if self.decoder_keep_ratio < 1:

@@ -86,8 +86,9 @@ def paint_patches(video: Tensor, pred: Tensor, hidden: Tensor, stride: Sequence[
 def compute_hog(frames: Tensor) -> Tensor:
     """Histograms of oriented gradients of single-channel frames.
 
-    A gradient is the difference of a pixel's two neighbors, 0 at the border. A cell's histogram adds up the lengths of
-    its pixels' gradients by their direction, without sign, in 9 bins of 20 degrees, and is divided by its L2 norm.
+    Gradients are Sobel's, of a frame that is reflected at its border. A cell's histogram adds up the lengths of its
+    pixels' gradients by their direction, without sign, in 9 bins of 20 degrees from the vertical on, and is divided by
+    its L2 norm.
 
     Args:
         frames: (..., H, W) float, multiples of 8.
@@ -95,14 +96,16 @@ def compute_hog(frames: Tensor) -> Tensor:
     Returns:
         (..., H / 8, W / 8, 9).
 
-    Follows: Dalal & Triggs (2005) as MaskFeat (arXiv 2112.09133) and the paper's table 3c use it: no blocks of cells.
-    Differs: no Gaussian weighting inside a window.
+    Follows: MaskFeat (arXiv 2112.09133) as SlowFast computes it, the paper's target in its table 3c: Dalal & Triggs'
+        histograms (2005) without blocks of cells and without a Gaussian window.
     """
-    dy, dx = torch.zeros_like(frames), torch.zeros_like(frames)
-    dy[..., 1:-1, :] = frames[..., 2:, :] - frames[..., :-2, :]
-    dx[..., 1:-1] = frames[..., 2:] - frames[..., :-2]
+    padded = F.pad(frames.flatten(0, -3)[:, None], (1, 1, 1, 1), mode="reflect")[:, 0].unflatten(0, frames.shape[:-2])
+    across = padded[..., 2:] - padded[..., :-2]  # (..., H + 2, W)
+    down = padded[..., 2:, :] - padded[..., :-2, :]  # (..., H, W + 2)
+    dx = across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]
+    dy = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]
     length = torch.hypot(dx, dy)
-    bins = (torch.atan2(dy, dx) * (HOG_BINS / math.pi)).floor().remainder(HOG_BINS)
+    bins = (torch.atan2(dx, dy) * (HOG_BINS / math.pi)).floor().remainder(HOG_BINS)
     cells = []
     for i in range(HOG_BINS):  # one bin at a time: no tensor of nine times the size, no sum in a random order
         x = torch.where(bins == i, length, 0)
