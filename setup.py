@@ -15,7 +15,7 @@ setup(
     # The yaml files live in configs/ of the checkout and are installed as hiera_video/configs.
     packages=[*find_packages(include=["hiera_video", "hiera_video.*"]), "hiera_video.configs"],
     package_dir={"hiera_video.configs": "configs"},
-    package_data={"hiera_video": ["py.typed"], "hiera_video.configs": ["**/*.yaml"]},
+    package_data={"hiera_video": ["py.typed"], "hiera_video.configs": ["**/*.yaml", "sources.csv"]},
     entry_points={"console_scripts": ["hiera-video = hiera_video.cli.main:main"]},
     install_requires=[
         "torch>=2.6",

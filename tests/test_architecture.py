@@ -31,6 +31,7 @@ TESTS = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if path.pare
 TESTS_OF_SEVERAL_MODULES = {
     "data/test_mutations.py",
     "engine/test_real_input.py",
+    "engine/training/test_foreign_weights.py",
     "models/test_mae_parity.py",
     "models/test_parity.py",
     "video/test_real_videos.py",

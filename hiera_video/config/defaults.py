@@ -278,6 +278,12 @@ KEYS: dict[str, Key] = {
     "HIERA.EMBED_DIM": Key(0, "Width of the first stage; 0: as the model's name says.", at_least(0)),
     "HIERA.NUM_HEADS": Key(0, "Heads of the first stage; 0: as the model's name says.", at_least(0)),
     "HIERA.STAGES": Key([], "Blocks of each stage; []: as the model's name says.", numbers(4, or_empty=True)),
+    "HIERA.ATTN_WINDOW_UNITS": Key(
+        [],
+        "Mask units per side of a window that attention of stages 3 and 4 stays in, e.g. [7, 7] for SAM2; []: global.",
+        numbers(2, or_empty=True),
+    ),
+    "HIERA.GLOBAL_BLOCKS": Key([], "Blocks that are global all the same, counted from 0.", ANY_LIST),
     "HIERA.POS_EMBED_WINDOW": Key(
         False,
         "Position embeddings in two tables, one of which repeats in each mask unit (absolute win): for models that are "

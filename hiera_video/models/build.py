@@ -84,6 +84,8 @@ def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE:
         drop_path_rate=cfg.MODEL.DROP_PATH_RATE,
         activation_checkpointing=cfg.MODEL.ACT_CHECKPOINT,
         pos_embed_window=cfg.HIERA.POS_EMBED_WINDOW,
+        attn_window_units=cfg.HIERA.ATTN_WINDOW_UNITS,
+        global_blocks=cfg.HIERA.GLOBAL_BLOCKS,
         **{argument: value for argument, value in variant.items() if value},  # 0 and [] leave the variant's own
         **(_build_decoder_arguments(cfg) if name.startswith("mae_") else _build_head_arguments(cfg)),
     )

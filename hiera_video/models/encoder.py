@@ -41,6 +41,9 @@ class HieraEncoder(nn.Module):
         mask_unit_size: tokens per side of a mask unit, multiples of q_stride ** q_pool.
         mask_unit_attn: per stage, attention inside mask units (True) or global. A stage's first block still attends
             like the stage before.
+        attn_window_units: mask units per side of a window, (gh, gw), inside which the attention of stages that would be
+            global stays, in space; () for none. SAM2's windows are 7 x 7 units (L: 8 x 8). Not for pre-training.
+        global_blocks: with attn_window_units, blocks that are global all the same, counted from 0.
         dim_mul: factor on the width from stage to stage.
         head_mul: factor on the heads from stage to stage.
         patch_kernel: size of the patch convolution's kernel, in frames and pixels.
@@ -74,6 +77,8 @@ class HieraEncoder(nn.Module):
         q_stride: Sequence[int] = (2, 2),
         mask_unit_size: Sequence[int] = (8, 8),
         mask_unit_attn: Sequence[bool] = (True, True, False, False),
+        attn_window_units: Sequence[int] = (),
+        global_blocks: Sequence[int] = (),
         dim_mul: float = 2.0,
         head_mul: float = 2.0,
         patch_kernel: Sequence[int] = (7, 7),
@@ -110,6 +115,8 @@ class HieraEncoder(nn.Module):
         self.mask_unit_size = tuple(mask_unit_size)
         self.tokens_grid = _divide(input_size, patch_stride)
         self.mask_units_grid = _divide(self.tokens_grid, mask_unit_size)
+        _check_windows(self.mask_units_grid[-2:], attn_window_units, global_blocks)
+        self.attn_window_units, self.global_blocks = tuple(attn_window_units), tuple(global_blocks)
         self.stage_ends = [end - 1 for end in accumulate(stages)]
         self.sep_pos_embed = sep_pos_embed
         self.has_window_table = pos_embed_window
@@ -130,6 +137,7 @@ class HieraEncoder(nn.Module):
             for i in range(depth):
                 # A stage's first block gets, and attends like, the stage before.
                 before = max(stage - 1, 0) if i == 0 else stage
+                is_windowed = attn_window_units and not mask_unit_attn[before] and len(self.blocks) not in global_blocks
                 block = HieraBlock(
                     widths[before],
                     widths[stage],
@@ -139,6 +147,7 @@ class HieraEncoder(nn.Module):
                     norm_layer=norm_layer,
                     q_window=math.prod(q_stride) if before < stage <= q_pool else 1,
                     is_global=not mask_unit_attn[before],
+                    unit_windows=(self.mask_units_grid[-2:], self.attn_window_units) if is_windowed else None,
                 )
                 self.blocks.append(block)
 
@@ -355,6 +364,16 @@ def _check_stages(
         raise ValueError(
             f"mask_unit_size must be a multiple of q_stride ** q_pool = {tuple(s**q_pool for s in q_stride)}, "
             f"got {tuple(mask_unit_size)}"
+        )
+
+
+def _check_windows(units_grid: Sequence[int], window: Sequence[int], global_blocks: Sequence[int]) -> None:
+    if not window and not global_blocks:
+        return
+    if len(window) != 2 or any(side < 1 or units % side for units, side in zip(units_grid, window, strict=True)):
+        raise ValueError(
+            f"attn_window_units must be two divisors of the mask units' grid, {tuple(units_grid)}, got {tuple(window)}"
+            + ("; global_blocks mean something only with it" if not window else "")
         )
 
 

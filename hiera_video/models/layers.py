@@ -22,20 +22,50 @@ class MaskUnitAttention(nn.Module):
         heads: attention heads, a divisor of dim_out.
         q_window: tokens that one pooled query stands for; 1 for no pooling.
         is_global: attend over all mask units instead of inside each.
+        unit_windows: with is_global, the grid of mask units (uh, uw) and the units per side of a window (gh, gw) that
+            attention stays in; None for no windows. Units of all frames are in one window.
     """
 
-    def __init__(self, dim: int, dim_out: int, heads: int, *, q_window: int = 1, is_global: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        heads: int,
+        *,
+        q_window: int = 1,
+        is_global: bool = False,
+        unit_windows: tuple[Sequence[int], Sequence[int]] | None = None,
+    ) -> None:
         super().__init__()
         if dim_out % heads:
             raise ValueError(f"heads must divide the width {dim_out}, got {heads}")
         self.heads = heads
         self.q_window = q_window
         self.is_global = is_global
+        self.unit_windows = unit_windows
         self.qkv = Linear(dim, 3 * dim_out)
         self.proj = Linear(dim_out, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, U, M, dim) tokens in `unroll`'s order -> (B, U, M / q_window, dim_out)."""
+        if self.unit_windows:
+            return self._attend_in_windows(x, *self.unit_windows)
+        return self._attend(x)
+
+    def _attend_in_windows(self, x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
+        (uh, uw), (gh, gw) = grid, window
+        batch, units = x.shape[:2]
+        if units % (uh * uw):
+            raise ValueError(
+                f"attention in windows of {gh} x {gw} mask units needs all {uh} x {uw} of them, got {units}"
+            )
+        sides = (uh // gh, gh, uw // gw, gw)
+        x = x.unflatten(1, (-1, *sides)).permute(0, 2, 4, 1, 3, 5, 6, 7)  # (B, uh / gh, uw / gw, ut, gh, gw, M, dim)
+        x = self._attend(x.reshape(-1, units // (sides[0] * sides[2]), *x.shape[-2:]))
+        x = x.unflatten(0, (batch, sides[0], sides[2])).unflatten(3, (-1, gh, gw))
+        return x.permute(0, 3, 1, 4, 2, 5, 6, 7).flatten(1, 5)  # (B, U, M / q_window, dim_out)
+
+    def _attend(self, x: Tensor) -> Tensor:
         batch, units = x.shape[:2]
         qkv = self.qkv(x)  # (B, U, M, 3 * dim_out)
         # Windows go into the batch: fused attention kernels take 4-D q, k, v only.
@@ -77,6 +107,7 @@ class HieraBlock(nn.Module):
         norm_layer: called with a width, gives the norm.
         q_window: see `MaskUnitAttention`.
         is_global: see `MaskUnitAttention`.
+        unit_windows: see `MaskUnitAttention`.
     """
 
     def __init__(
@@ -90,10 +121,13 @@ class HieraBlock(nn.Module):
         norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
         q_window: int = 1,
         is_global: bool = False,
+        unit_windows: tuple[Sequence[int], Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         self.norm1 = norm_layer(dim)
-        self.attn = MaskUnitAttention(dim, dim_out, heads, q_window=q_window, is_global=is_global)
+        self.attn = MaskUnitAttention(
+            dim, dim_out, heads, q_window=q_window, is_global=is_global, unit_windows=unit_windows
+        )
         self.norm2 = norm_layer(dim_out)
         self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()

@@ -99,7 +99,9 @@ def compute_hog(frames: Tensor) -> Tensor:
     Follows: MaskFeat (arXiv 2112.09133) as SlowFast computes it, the paper's target in its table 3c: Dalal & Triggs'
         histograms (2005) without blocks of cells and without a Gaussian window.
     """
-    padded = F.pad(frames.flatten(0, -3)[:, None], (1, 1, 1, 1), mode="reflect")[:, 0].unflatten(0, frames.shape[:-2])
+    height, width = frames.shape[-2:]
+    padded = F.pad(frames.reshape(-1, 1, height, width), (1, 1, 1, 1), mode="reflect")
+    padded = padded.view(*frames.shape[:-2], height + 2, width + 2)
     across = padded[..., 2:] - padded[..., :-2]  # (..., H + 2, W)
     down = padded[..., 2:, :] - padded[..., :-2, :]  # (..., H, W + 2)
     dx = across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]

@@ -194,16 +194,18 @@ def _join_two_tables(state: dict[str, Tensor], model: HieraEncoder, file: Checkp
 
 
 def _check_sam2_size(state: dict[str, Tensor], model: HieraEncoder, file: CheckpointFile) -> None:
-    """SAM2 attends in windows; where one of them covers the whole stage, that is Hiera's global attention."""
-    window = 16 if len(state["patch_embed.proj.weight"]) == 144 else 14  # tokens of stage 3; of SAM2-L 16
-    grid = model.tokens_grid[-2:]
-    if grid != (4 * window, 4 * window):
-        size = 4 * 4 * window
-        raise ValueError(
-            f"{file.source} is SAM2's: its attention in stages 3 and 4 stays inside windows, which is Hiera's global "
-            f"attention only at {size} x {size} px, where one window covers all; the model has input_size "
-            f"{model.input_size}. Set DATA.TRAIN_CROP_SIZE and DATA.TEST_CROP_SIZE {size}"
-        )
+    """SAM2 attends in windows: the model does too, or one window covers all of it."""
+    units = 8 if len(state["patch_embed.proj.weight"]) == 144 else 7  # per side of a window; of SAM2-L 8
+    grid = model.mask_units_grid[-2:]
+    if model.attn_window_units == (units, units) or (grid == (units, units) and not model.attn_window_units):
+        return
+    raise ValueError(
+        f"{file.source} is SAM2's: its attention in stages 3 and 4 stays inside windows of {units} x {units} mask "
+        f"units. That is global attention only at {32 * units} x {32 * units} px; the model has input_size "
+        f"{model.input_size} and attn_window_units {model.attn_window_units}. Set that crop size, or, for multiples of "
+        f"it, HIERA.ATTN_WINDOW_UNITS [{units}, {units}] and HIERA.GLOBAL_BLOCKS as SAM2 has them (T 5 7 9, S 7 10 13, "
+        "B+ 12 16 20, L 23 33 43)"
+    )
 
 
 def _inflate(state: dict[str, Tensor], target: dict[str, Tensor], model: HieraEncoder, report: LoadReport) -> None:

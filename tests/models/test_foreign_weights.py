@@ -158,8 +158,36 @@ def test_maps_equal_sam2s_where_a_window_covers_the_image(window, is_original, t
 def test_sam2_at_another_size_is_refused(size, tmp_path):
     torch.save(to_sam2_names(make_sam2().state_dict()), tmp_path / "sam2.pt")
     ours = hv.build_model("hiera_tiny_224", input_size=(size, size), embed_dim=16, stages=(1, 2, 3, 1))
-    with pytest.raises(ValueError, match=r"sam2\.pt is SAM2's: .* only at 224 x 224 px"):
+    with pytest.raises(ValueError, match=r"sam2\.pt is SAM2's: .* only at 224 x 224 px.*ATTN_WINDOW_UNITS \[7, 7\]"):
         hv.load_weights(ours, tmp_path / "sam2.pt")
+
+
+@pytest.mark.parametrize("num_frames", [None, 4])
+def test_maps_equal_sam2s_at_several_windows_a_side(num_frames, tmp_path):
+    """Windows of 7 x 7 mask units, one block global; a still video gives the image's maps."""
+    theirs = make_sam2()
+    torch.save(to_sam2_names(theirs.state_dict()), tmp_path / "sam2.pt")
+    arguments = {"embed_dim": 16, "num_heads": 1, "stages": (1, 2, 3, 1), "attn_window_units": (7, 7)}
+    size, name = ((448, 448), "hiera_tiny_224") if num_frames is None else ((4, 448, 448), "hiera_tiny_16x224")
+    ours = hv.build_model(name, input_size=size, num_classes=7, global_blocks=SAM2["global_att_blocks"], **arguments)
+    hv.load_weights(ours.eval(), tmp_path / "sam2.pt")
+    image = torch.randn(1, 3, 448, 448)
+    clip = image if num_frames is None else image[:, :, None].expand(-1, -1, num_frames, -1, -1)
+    with torch.no_grad():
+        expected = theirs.forward_intermediates(image, intermediates_only=True, output_fmt="NHWC")
+        for stage, (one, two) in enumerate(zip(ours.forward_maps(clip), expected, strict=True), 1):
+            two = two if num_frames is None else two[:, None].expand_as(one)
+            assert_close(f"sam2 at 448 px, stage {stage}", one, two, limit=1e-4)
+    if num_frames is None:
+        with pytest.raises(ValueError, match="needs all 14 x 14 of them, got 98"):
+            ours.encode(image, torch.arange(196)[None] < 98)
+
+
+def test_windows_that_do_not_divide_the_grid_are_refused():
+    with pytest.raises(ValueError, match=r"attn_window_units must be two divisors of .*\(7, 7\), got \(4, 4\)"):
+        hv.build_model("hiera_tiny_224", attn_window_units=(4, 4))
+    with pytest.raises(ValueError, match="mean something only with it"):
+        hv.build_model("hiera_tiny_224", global_blocks=(1,))
 
 
 def make_hf(tmp_path, *, is_mae=False, **changes):

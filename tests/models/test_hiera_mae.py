@@ -392,3 +392,25 @@ def test_bfloat16_autocast_is_close_and_attention_reaches_the_fused_kernel():
     assert torch.equal(label, expected[2])
     assert (pred - expected[1]).abs().max() < 0.05 * expected[1].abs().max()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "ratio"), [("mae_hiera_tiny_224", (64, 320), 0.6), ("mae_hiera_tiny_16x224", (4, 64, 320), 0.9)]
+)
+def test_the_default_mask_ratio_and_heads_are_those_of_the_paper(name, size, ratio):
+    model = build_model(name, input_size=size, embed_dim=8, stages=(1, 1, 1, 1), decoder_depth=1)
+    mask = model(torch.randn(1, 3, *size))[3]
+    assert int(mask.sum()) == int(model.num_mask_units * (1 - ratio))
+    assert model.decoder_num_heads == 16
+
+
+def test_without_fusion_the_decoder_sees_the_last_stage_alone():
+    arguments = {"input_size": (4, 64, 64), "embed_dim": 8, "stages": (1, 1, 1, 1), "decoder_depth": 1}
+    fused, single = (build_model("mae_hiera_tiny_16x224", multi_scale=on, **arguments) for on in (True, False))
+    names = set(fused.state_dict()) - set(single.state_dict())
+    assert names and all(name.startswith("multi_scale_fusion_heads.") for name in names)
+    video, mask = torch.randn(2, 3, 4, 64, 64), torch.tensor([[True] * 4 + [False] * 4] * 2)
+    visible = mask.nonzero()[:, 1].view(2, 4)
+    x, _ = single.run_blocks(video, visible)
+    torch.testing.assert_close(single.encode_visible(video, visible), single.encoder_norm(x))
+    assert single(video, mask=mask)[0].isfinite()

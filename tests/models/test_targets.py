@@ -1,6 +1,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -85,14 +86,20 @@ def test_painting_puts_predictions_into_hidden_places_alone(is_image, normalized
 
 
 def compute_naive_hog(frame):
-    """Pixel by pixel: (H, W) -> {(cell row, cell column): nine values}."""
+    """Pixel by pixel, with SlowFast's Sobel kernels: (H, W) -> {(cell row, cell column): nine values}."""
     height, width = frame.shape
+    kernel = [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
     cells = {(i, j): [0.0] * 9 for i in range(height // 8) for j in range(width // 8)}
+
+    def reflect(place, size):
+        return -place if place < 0 else 2 * (size - 1) - place if place >= size else place
+
     for y, x in itertools.product(range(height), range(width)):
-        dy = (frame[y + 1, x] - frame[y - 1, x]).item() if 0 < y < height - 1 else 0.0
-        dx = (frame[y, x + 1] - frame[y, x - 1]).item() if 0 < x < width - 1 else 0.0
-        degrees = math.degrees(math.atan2(dy, dx)) % 180
-        cells[y // 8, x // 8][int(degrees // 20) % 9] += math.hypot(dx, dy)
+        gx = gy = 0.0
+        for i, j in itertools.product(range(3), range(3)):
+            value = frame[reflect(y + i - 1, height), reflect(x + j - 1, width)].item()
+            gx, gy = gx + kernel[i][j] * value, gy + kernel[j][i] * value
+        cells[y // 8, x // 8][math.floor(math.atan2(gx, gy) / math.pi * 9) % 9] += math.hypot(gx, gy)
     return {key: [v / max(math.hypot(*values), 1e-12) for v in values] for key, values in cells.items()}
 
 
@@ -104,19 +111,25 @@ def test_hog_equals_a_loop_over_pixels():
         assert got[i, j].tolist() == pytest.approx(values, abs=1e-5)
 
 
-def test_hog_equals_scikit_images():
-    feature = pytest.importorskip("skimage.feature")
+def test_hog_is_made_of_scikit_images_gradients():
+    """scikit-image's own HOG has other gradients; its Sobel filter is a quarter of SlowFast's."""
+    filters = pytest.importorskip("skimage.filters")
     frame = make_video(shape=(32, 24)).double()
-    expected = feature.hog(frame.numpy(), 9, (8, 8), (1, 1), block_norm="L2", feature_vector=False)[:, :, 0, 0]
-    torch.testing.assert_close(compute_hog(frame), torch.from_numpy(expected), atol=1e-6, rtol=1e-6)
+    dy, dx = (filters.sobel(frame.numpy(), axis=axis, mode="mirror") for axis in (0, 1))
+    bins = np.floor(np.arctan2(dx, dy) / np.pi * 9).astype(int) % 9
+    got = compute_hog(frame)
+    for i, j in itertools.product(range(4), range(3)):
+        cell = np.s_[8 * i : 8 * i + 8, 8 * j : 8 * j + 8]
+        counts = np.bincount(bins[cell].ravel(), weights=np.hypot(dx, dy)[cell].ravel(), minlength=9)
+        assert got[i, j].tolist() == pytest.approx((counts / np.linalg.norm(counts)).tolist(), abs=1e-9)
 
 
 def test_hog_knows_the_direction_but_not_the_sign_or_the_contrast():
     y, x = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
-    for degrees in (5, 30, 95, 170):
+    for degrees in (5, 33, 97, 171):
         ramp = math.cos(math.radians(degrees)) * x + math.sin(math.radians(degrees)) * y
         expected = torch.zeros(9)
-        expected[degrees // 20] = 1
+        expected[(90 - degrees) // 20 % 9] = 1  # counted from the vertical on
         for frame in (ramp, -ramp, ramp * 100):
             torch.testing.assert_close(compute_hog(frame)[1, 1], expected)
     assert compute_hog(torch.full((8, 8), 3.0)).abs().max() == 0
