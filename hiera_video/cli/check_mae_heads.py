@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from hiera_video.config import load_config
     from hiera_video.engine.mae_heads import compute_losses_by_heads
-    from hiera_video.models.checkpoint_file import read_checkpoint_file
+    from hiera_video.engine.trained import read_weights
     from hiera_video.models.recognize import describe_weights, recognize
 
-    file = read_checkpoint_file(args.checkpoint)
+    file = read_weights(args.checkpoint, cfg_files=args.cfg_files, opts=args.opts)
     found = recognize(file.weights)
     if found is None or not found.is_mae or not found.is_video:
         raise ValueError(f"{args.checkpoint} is no masked autoencoder for videos, but {describe_weights(file.weights)}")

@@ -80,7 +80,7 @@ def make_config(args: argparse.Namespace) -> CfgNode:
     """
     from hiera_video.config import load_config
     from hiera_video.config.defaults import KEYS
-    from hiera_video.models.checkpoint_file import read_checkpoint_file
+    from hiera_video.engine.trained import read_weights
 
     pairs = list(args.opts)
     options = {"EXTRACT.CHECKPOINT_FILE_PATH": args.checkpoint, "OUTPUT_DIR": args.output_dir}
@@ -95,5 +95,6 @@ def make_config(args: argparse.Namespace) -> CfgNode:
         options |= {"EXTRACT.CLIPS": "windows", "EXTRACT.UNIT": "sec"}
         options |= {"EXTRACT.WINDOW": args.window_sec, "EXTRACT.STRIDE": args.stride_sec}
     words = [str(word) for pair in options.items() if pair[1] not in (None, "") for word in pair]
-    stored = read_checkpoint_file(args.checkpoint).config if args.checkpoint else ""
+    file = read_weights(args.checkpoint, cfg_files=args.cfg_files, opts=pairs) if args.checkpoint else None
+    stored = file.config if file else ""
     return load_config(args.cfg_files, [*pairs, *words, *ONLY_EXTRACT], stored=stored)

@@ -39,11 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from hiera_video.config import load_config
     from hiera_video.engine.reconstruct import reconstruct
-    from hiera_video.models.checkpoint_file import read_checkpoint_file
+    from hiera_video.engine.trained import read_weights
     from hiera_video.report.pictures import compose_moments, compose_strip
     from hiera_video.video.writer import VideoWriter
 
-    file = read_checkpoint_file(args.checkpoint)
+    file = read_weights(args.checkpoint, cfg_files=args.cfg_files, opts=args.opts)
     if not args.cfg_files and not file.config:
         raise ValueError(f"{args.checkpoint} holds no config: name that of the pre-training with --cfg")
     cfg = load_config(args.cfg_files, [*args.opts, *NO_JOBS], stored=file.config)

@@ -65,16 +65,31 @@ def load_trained(
         FileNotFoundError: no such file.
         ValueError: the file is no checkpoint, does not fill the model, or a key is wrong.
     """
-    if checkpoint in WEIGHTS:  # by a name that needs a model's
-        checkpoint = resolve_weights(load_config(cfg_files, [*NO_JOBS, *opts]).MODEL.MODEL_NAME, checkpoint)
-    file = read_checkpoint_file(checkpoint)
+    file = read_weights(checkpoint, cfg_files=cfg_files, opts=opts)
     cfg = load_config(cfg_files, [*NO_JOBS, *opts], stored=file.config)
-    class_names = file.class_names or get_class_names(checkpoint)
+    class_names = file.class_names or get_class_names(file.source)
     if not class_names and cfg.DATA.CLASS_NAMES_PATH:
         class_names = tuple(load_class_names(cfg.DATA.CLASS_NAMES_PATH))
     names = optional(cfg) if callable(optional) else optional
     model = load_model(cfg, file, optional=names).to(get_device())
-    return Trained(cfg, model.eval(), class_names, checkpoint, compute_file_sha256(file.local_path))
+    return Trained(cfg, model.eval(), class_names, file.source, compute_file_sha256(file.local_path))
+
+
+def read_weights(checkpoint: str, *, cfg_files: Sequence[str] = (), opts: Sequence[str] = ()) -> CheckpointFile:
+    """Reads a checkpoint file by path or URL, or released weights by name.
+
+    Args:
+        checkpoint: path, URL, or a name in `released.WEIGHTS`.
+        cfg_files: yaml files; with a name, they or ``opts`` say the model's, MODEL.MODEL_NAME.
+        opts: keys and values on top of them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is no checkpoint, or there are no such weights of the model's size.
+    """
+    if checkpoint in WEIGHTS:
+        checkpoint = resolve_weights(load_config(cfg_files, [*NO_JOBS, *opts]).MODEL.MODEL_NAME, checkpoint)
+    return read_checkpoint_file(checkpoint)
 
 
 def load_model(cfg: CfgNode, checkpoint: str | CheckpointFile, *, optional: Sequence[str] = ()) -> HieraEncoder:

@@ -49,6 +49,7 @@ def train(path, video):
     torch.save({"model_state": model.state_dict(), "cfg": content["cfg"]}, path)
 
 
+@pytest.mark.slow
 def test_the_right_number_has_the_lowest_loss(video, tmp_path, capsys):
     train(tmp_path / "mae.pyth", video)
     words = ["check-mae-heads", "--checkpoint", str(tmp_path / "mae.pyth"), "--video", video, "--heads", "2", "8"]
@@ -56,6 +57,24 @@ def test_the_right_number_has_the_lowest_loss(video, tmp_path, capsys):
     out = capsys.readouterr().out
     print(out)
     assert "2 heads have the lowest loss, on 1 of 1 videos: MAE.DECODER_NUM_HEADS 2" in out
+
+
+@pytest.mark.slow
+def test_released_weights_are_named_and_need_no_decoder_in_extraction(video, tmp_path, monkeypatch, capsys):
+    """A file that lies where the released one would: all commands take its name."""
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "served").mkdir()
+    train(tmp_path / "served" / "mae_hiera_base_16x224.pth", video)
+    content = torch.load(tmp_path / "served" / "mae_hiera_base_16x224.pth")
+    weights = {name: value for name, value in content["model_state"].items() if "decoder" not in name}
+    torch.save({"model_state": weights}, tmp_path / "served" / "mae_hiera_base_16x224.pth")
+    monkeypatch.setenv("HIERA_VIDEO_WEIGHTS_URL", f"file://{tmp_path}/served")
+    keys = ["MODEL.MODEL_NAME", "mae_hiera_base_16x224", "HIERA.EMBED_DIM", "8", "HIERA.STAGES", "[1, 1, 1, 1]"]
+    keys += ["DATA.NUM_FRAMES", "4", "DATA.TRAIN_CROP_SIZE", "64", "DATA.TEST_CROP_SIZE", "64"]
+    keys += ["DATA.TRAIN_JITTER_SCALES", "[64, 72]"]
+    words = ["extract", video, "--checkpoint", "mae_k400", "--output-dir", str(tmp_path / "embeddings"), *keys]
+    assert main(words) == 0, capsys.readouterr().err
+    assert len(list((tmp_path / "embeddings" / "embeddings").glob("*.parquet"))) == 1
 
 
 def test_another_kind_of_weights_is_refused_by_name(video, tmp_path, capsys):
