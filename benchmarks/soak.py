@@ -10,6 +10,7 @@ load, and none may be lost. The last line is one JSON object; the exit status is
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -28,6 +29,7 @@ import pandas as pd
 from hiera_video.cli.make_motion_dataset import main as make_motion_dataset
 from hiera_video.embeddings.store import read_shards
 from hiera_video.engine.checkpoint import compute_digest, list_checkpoints
+from hiera_video.engine.output_lock import OutputInUse, lock_output
 from hiera_video.models.checkpoint_file import read_checkpoint_file
 
 BLOWS = {
@@ -157,6 +159,8 @@ class Soak:
         paths = list_checkpoints(output)
         # Embeddings hold the digest of the last file, and refuse another one that is written in its place.
         if len(paths) > 1 and not (output / "extraction.json").exists():
+            wait_until_free(output)  # processes of a killed torchrun live for a moment, and write another checkpoint
+            paths = list_checkpoints(output)
             paths[-1].write_bytes(paths[-1].read_bytes()[:5000])
             self.counts["newest checkpoint cut off"] += 1
             # The next start must name it and take the one before; then it is overwritten or removed.
@@ -191,6 +195,16 @@ class Soak:
         # Batches go over the ends of videos, so that what is left makes other batches: rows agree but for rounding.
         if rows[0].keys() != rows[1].keys() or any(abs(rows[0][k] - rows[1][k]).max() > 1e-5 for k in rows[0]):
             raise Broken(f"embeddings of {second} differ")
+
+
+def wait_until_free(output: Path) -> None:
+    """Waits until no process holds the lock of a folder. Raises Broken if one does for too long."""
+    deadline = time.monotonic() + LIMIT_SEC
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OutputInUse), lock_output(output):
+            return
+        time.sleep(0.1)
+    raise Broken(f"somebody still holds {output}")
 
 
 def signal_all_but(leader: int, number: int) -> None:

@@ -129,7 +129,7 @@ class BatchLoader:
             dead, at = find_dead(batches), self.board.positions.tolist()
             if not dead:
                 raise error
-            culprits = {at[worker]: f"its decoding process {how}" for worker, how in dead.items()}
+            culprits = {at[worker]: f"its decoding process {how}" for worker, how in dead.items() if how}
             culprits.pop(NOTHING, None)
             self._num_idle_deaths += not culprits
             if self._num_idle_deaths > _MAX_IDLE_DEATHS:

@@ -128,7 +128,8 @@ class _Worker:
 
 def _serve(connection: Connection, function: Callable[[str], Any]) -> None:
     get_logger("hiera_video").setLevel(logging.ERROR)  # the result of a video says what is wrong with it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # to all processes of a job: the parent handles them
+        signal.signal(number, signal.SIG_IGN)
     connection.send(True)
     while True:
         try:

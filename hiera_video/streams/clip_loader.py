@@ -128,7 +128,7 @@ class ClipLoader:
             dead, at = find_dead(chunks), self._board.positions.tolist()
             if not dead:
                 raise error
-            culprits = {at[number]: f"its decoding process {how}" for number, how in dead.items()}
+            culprits = {at[number]: f"its decoding process {how}" for number, how in dead.items() if how}
         culprits = {i: reason for i, reason in culprits.items() if i != NOTHING and not self._is_finished[i]}
         self._num_idle_deaths += not culprits
         if self._num_idle_deaths > _MAX_IDLE_DEATHS or (is_stuck and not culprits):

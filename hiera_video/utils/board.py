@@ -15,6 +15,8 @@ from torch.utils.data import get_worker_info
 
 NOTHING = -1
 _DYING_SEC = 1.0  # a process ends within this time after its connection has
+# What people and clusters send, often to all processes of a job. A video does not make a decoder die of these.
+_FROM_OUTSIDE = frozenset(-number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
 _TIMED_OUT = "DataLoader timed out"  # how torch's message begins
 
 
@@ -62,13 +64,17 @@ def is_timeout(error: Exception) -> bool:
 
 
 def find_dead(iterator: Any) -> dict[int, str]:
-    """Process -> how it ended, for the processes of a torch data loader's iterator that have died."""
+    """Process -> how it ended, for the processes of a torch data loader's iterator that have died.
+
+    The text is empty where it was ended from outside: then what it was at is not to blame.
+    """
     workers = getattr(iterator, "_workers", ())
     ending = wait([worker.sentinel for worker in workers], timeout=_DYING_SEC)
     for worker in workers:
         if worker.sentinel in ending:
             worker.join(_DYING_SEC)  # it has an exit code only after this
-    return {number: describe_exit(worker.exitcode) for number, worker in enumerate(workers) if worker.exitcode}
+    codes = {number: worker.exitcode for number, worker in enumerate(workers) if worker.exitcode}
+    return {number: "" if code in _FROM_OUTSIDE else describe_exit(code) for number, code in codes.items()}
 
 
 def describe_exit(exit_code: int) -> str:

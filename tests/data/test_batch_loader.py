@@ -33,10 +33,16 @@ class Sabotaged(VideoDataset):
 
     deadly: tuple[int, ...] = ()
     endless: tuple[int, ...] = ()
+    ended_at: tuple[int, ...] = ()  # at these, once, somebody ends the process
+    marks = None  # folder that says where it was
 
     def _read_views(self, epoch, index):
         if index in self.deadly:
             os.kill(os.getpid(), signal.SIGSEGV)
+        if index in self.ended_at and not (self.marks / str(index)).exists():
+            (self.marks / str(index)).touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1000)
         if index in self.endless:
             time.sleep(1000)
         return super()._read_views(epoch, index)
@@ -110,6 +116,14 @@ def test_a_video_that_takes_forever_is_given_up(folder, patient, monkeypatch, ca
     (reason,) = [entry.reason for batch in batches for entry in batch["bad"]]
     assert reason == f"{folder}/3.mp4: it gave no clips for 2 s (DATA.TIMEOUT_SEC)"
     assert f"no batch has come for 1 s; the decoding processes are at: {folder}/3.mp4 (for" in caplog.text
+
+
+def test_a_process_that_somebody_ends_costs_no_video(folder, patient, tmp_path):
+    """torchrun and Slurm send SIGTERM to all processes of a job: the step that follows must have its own videos."""
+    loader = make_loader(folder, num_workers=2, is_training=True)
+    loader.dataset.ended_at, loader.dataset.marks = (1, 6), tmp_path
+    assert_same_but_for(list(loader), list(make_loader(folder, num_workers=0)), set())
+    assert not loader.dataset.given_up and sorted(path.name for path in tmp_path.iterdir()) == ["1", "6"]
 
 
 def test_processes_that_are_killed_at_nothing_cost_nothing(folder, patient):

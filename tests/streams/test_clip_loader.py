@@ -85,6 +85,21 @@ def test_a_process_that_dies_after_its_video_fails_none(videos, monkeypatch):
     assert ends == [(0, None), (1, None)]
 
 
+def test_a_process_that_somebody_ends_fails_no_video(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr("hiera_video.streams.clip_loader._POLL_SEC", 0.2)
+
+    def end_once(path):
+        if path.endswith("b.mp4") and not (tmp_path / "mark").exists():
+            (tmp_path / "mark").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1000)
+        return open_video(path)
+
+    items = list(make_loader([str(videos / "b.mp4"), str(videos / "a.mp4")], end_once, num_workers=1, timeout_sec=60))
+    assert {item.index: get_reason(item) for item in items if item.is_last} == {0: None, 1: None}
+    assert (tmp_path / "mark").exists()
+
+
 @pytest.mark.parametrize("names", [["a", "b", "sub/c"], ["sub/d", "a", "sub/c"]])
 def test_a_video_that_brings_a_decoding_process_down_fails_alone(videos, names):
     paths = [str(videos / f"{name}.mp4") for name in names]
