@@ -21,3 +21,9 @@ def inspect(path, **options):
 def cannot_start(*_):
     """Stands in for what a worker process runs first."""
     raise ImportError("planted: something is not installed")
+
+
+def signal_itself(path):
+    """What SIGTERM to the whole process group does to a worker."""
+    os.kill(os.getpid(), int(path.split(":")[0]))
+    return "alive"

@@ -1,5 +1,6 @@
 """The pages say only what is there: links lead somewhere, and commands, recipes and config keys exist."""
 
+import functools
 import importlib
 import re
 import shlex
@@ -81,7 +82,9 @@ def test_pairs_of_shown_commands_load(page):
         files = [word for word in words[start + 1 :] if word.endswith(".yaml")]
         pairs = [word for word in words[start + 1 + len(files) :] if not word.startswith("--")]
         if files:
-            load_config(files, pairs)
+            cfg = load_config(files, pairs)
+            values = dict(zip(pairs[::2], pairs[1::2], strict=True))
+            assert {key: str(functools.reduce(getattr, key.split("."), cfg)) for key in values} == values
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -65,6 +65,13 @@ class HieraEncoder(nn.Module):
     Differs: see `mask_units` (order of tokens); sizes are checked.
     """
 
+    # Which of them a model has: `pos_embed_grids`.
+    pos_embed: nn.Parameter
+    pos_embed_spatial: nn.Parameter
+    pos_embed_global: nn.Parameter
+    pos_embed_window: nn.Parameter
+    pos_embed_temporal: nn.Parameter
+
     def __init__(
         self,
         *,
@@ -126,30 +133,37 @@ class HieraEncoder(nn.Module):
         self.patch_embed = PatchEmbed(in_chans, embed_dim, patch_kernel, patch_stride, patch_padding)
         for name, grid in self.pos_embed_grids.items():
             setattr(self, name, nn.Parameter(torch.zeros(1, math.prod(grid), embed_dim)))
-        self.widths = widths = [embed_dim]
+        self.widths = [embed_dim]
         heads = [num_heads]
         for _ in stages[1:]:
-            widths.append(int(widths[-1] * dim_mul))
+            self.widths.append(int(self.widths[-1] * dim_mul))
             heads.append(int(heads[-1] * head_mul))
+        self.blocks = self._build_blocks(stages, heads, mask_unit_attn, drop_path_rate)
+
+    def _build_blocks(
+        self, stages: Sequence[int], heads: Sequence[int], mask_unit_attn: Sequence[bool], drop_path_rate: float
+    ) -> nn.ModuleList:
         drop_paths = iter(torch.linspace(0, drop_path_rate, sum(stages), device="cpu").tolist())
-        self.blocks = nn.ModuleList()
+        blocks = nn.ModuleList()
         for stage, depth in enumerate(stages):
             for i in range(depth):
                 # A stage's first block gets, and attends like, the stage before.
                 before = max(stage - 1, 0) if i == 0 else stage
-                is_windowed = attn_window_units and not mask_unit_attn[before] and len(self.blocks) not in global_blocks
+                is_global = not mask_unit_attn[before]
+                is_windowed = self.attn_window_units and is_global and len(blocks) not in self.global_blocks
                 block = HieraBlock(
-                    widths[before],
-                    widths[stage],
+                    self.widths[before],
+                    self.widths[stage],
                     heads[stage],
-                    mlp_ratio=mlp_ratio,
+                    mlp_ratio=self.mlp_ratio,
                     drop_path=next(drop_paths),
-                    norm_layer=norm_layer,
-                    q_window=math.prod(q_stride) if before < stage <= q_pool else 1,
-                    is_global=not mask_unit_attn[before],
+                    norm_layer=self.norm_layer,
+                    q_window=math.prod(self.q_stride) if before < stage <= self.q_pool else 1,
+                    is_global=is_global,
                     unit_windows=(self.mask_units_grid[-2:], self.attn_window_units) if is_windowed else None,
                 )
-                self.blocks.append(block)
+                blocks.append(block)
+        return blocks
 
     def init_weights(self, beside: Iterable[nn.Module] = ()) -> None:
         """Draws the initial weights of all modules, and then of those beside it, as the released classifier does."""
@@ -285,18 +299,18 @@ class HieraEncoder(nn.Module):
     def _assemble_pos_embed(self) -> Tensor:
         if self.has_window_table:
             spatial = join_windows(
-                self.get_parameter("pos_embed_global"),
-                self.get_parameter("pos_embed_window"),
+                self.pos_embed_global,
+                self.pos_embed_window,
                 table_grid=self.pos_embed_global_size,
                 grid=self.tokens_grid[-2:],
                 window=self.mask_unit_size[-2:],
             )
         else:
-            spatial = self.get_parameter("pos_embed_spatial" if self.sep_pos_embed else "pos_embed")
+            spatial = self.pos_embed_spatial if self.sep_pos_embed else self.pos_embed
         if not self.sep_pos_embed:
             return spatial.unflatten(1, self.tokens_grid)  # (1, T', H', W', D)
         spatial = spatial.unflatten(1, (1, *self.tokens_grid[1:]))  # (1, 1, H', W', D)
-        return spatial + self.get_parameter("pos_embed_temporal")[:, :, None, None]  # (1, T', H', W', D)
+        return spatial + self.pos_embed_temporal[:, :, None, None]  # (1, T', H', W', D)
 
     def _cut_visible_windows(self, video: Tensor, visible: Tensor) -> Tensor:
         """The pixels that the patches of each visible mask unit see, hidden ones zeroed, so that nothing leaks.

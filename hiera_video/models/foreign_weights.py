@@ -23,6 +23,7 @@ _HF = (
     (".norm1.", ".layernorm_before."),
     (".norm2.", ".layernorm_after."),
 )
+_TIMM = {"head.fc.": "head.projection.", "head.norm.": "norm."}  # theirs -> ours, beginnings of names
 _HF_DECODER = (
     ("decoder_blocks.", "decoder.decoder_block.layers."),
     ("mask_token", "decoder.mask_token"),
@@ -127,19 +128,21 @@ def _to_hf(weights: Weights) -> Weights:
 
 
 def _from_timm(weights: Weights) -> Weights:
-    renamed = {}
-    for name, value in weights.items():
-        name = re.sub(r"^head\.fc\.", "head.projection.", name)
-        renamed[re.sub(r"^head\.norm\.", "norm.", name)] = value
-    return renamed
+    return _rename_beginnings(weights, _TIMM)
 
 
 def _to_timm(weights: Weights) -> Weights:
-    renamed = {}
-    for name, value in weights.items():
-        name = re.sub(r"^norm\.", "head.norm.", name)
-        renamed[re.sub(r"^head\.projection\.", "head.fc.", name)] = value
-    return renamed
+    return _rename_beginnings(weights, {ours: theirs for theirs, ours in _TIMM.items()})
+
+
+def _rename_beginnings(weights: Weights, beginnings: dict[str, str]) -> Weights:
+    def rename(name: str) -> str:
+        for old, new in beginnings.items():
+            if name.startswith(old):
+                return new + name.removeprefix(old)
+        return name
+
+    return {rename(name): value for name, value in weights.items()}
 
 
 def _from_timm_abswin(weights: Weights) -> Weights:

@@ -1,11 +1,13 @@
 """The loss tells how many heads a decoder was trained with."""
 
+import numpy as np
 import pytest
 import torch
 from tiny_checkpoint import write_tiny_checkpoint
 
 from hiera_video.cli.check_mae_heads import format_losses
 from hiera_video.cli.main import main
+from hiera_video.embeddings.reading import read_embeddings
 from hiera_video.models.checkpoint_file import read_checkpoint_file
 from hiera_video.video.writer import VideoWriter
 
@@ -72,9 +74,15 @@ def test_released_weights_are_named_and_need_no_decoder_in_extraction(video, tmp
     keys = ["MODEL.MODEL_NAME", "mae_hiera_base_16x224", "HIERA.EMBED_DIM", "8", "HIERA.STAGES", "[1, 1, 1, 1]"]
     keys += ["DATA.NUM_FRAMES", "4", "DATA.TRAIN_CROP_SIZE", "64", "DATA.TEST_CROP_SIZE", "64"]
     keys += ["DATA.TRAIN_JITTER_SCALES", "[64, 72]"]
-    words = ["extract", video, "--checkpoint", "mae_k400", "--output-dir", str(tmp_path / "embeddings"), *keys]
-    assert main(words) == 0, capsys.readouterr().err
-    assert len(list((tmp_path / "embeddings" / "embeddings").glob("*.parquet"))) == 1
+    torch.save(content, tmp_path / "whole.pth")  # with its decoder
+    found = {}
+    for name in ("mae_k400", str(tmp_path / "whole.pth")):
+        folder = tmp_path / f"embeddings_{len(found)}"
+        words = ["extract", video, "--checkpoint", name, "--output-dir", str(folder), *keys]
+        assert main(words) == 0, capsys.readouterr().err
+        found[name] = read_embeddings(folder).vectors
+    by_name, by_path = found.values()
+    assert len(by_name) > 0 and np.array_equal(by_name, by_path)
 
 
 def test_another_kind_of_weights_is_refused_by_name(video, tmp_path, capsys):

@@ -1,6 +1,6 @@
 """Files that are wrong in every way that files are wrong: they are named, and nothing crashes, hangs or leaks."""
 
-import contextlib
+import collections
 import os
 import random
 import resource
@@ -183,7 +183,13 @@ def test_a_loader_with_workers_gets_through_them(tmp_path, sources):
 def test_errors_are_of_the_promised_kinds(tmp_path, sources):
     draw = random.Random(2)
     dataset = make_dataset([tmp_path / "x.mp4"])
+    outcomes = collections.Counter()
     for _ in range(60):
         (tmp_path / "x.mp4").write_bytes(mutate(draw, draw.choice(sources), sources))
-        with contextlib.suppress(VideoDecodeError, OSError):
+        try:
             dataset._read_views(0, 0)
+            outcomes["decoded"] += 1
+        except (VideoDecodeError, OSError) as error:  # any other kind ends the test
+            assert "x.mp4" in str(error)
+            outcomes["refused"] += 1
+    assert min(outcomes["decoded"], outcomes["refused"]) > 5, outcomes

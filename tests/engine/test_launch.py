@@ -153,3 +153,18 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.2)
+
+
+def test_a_process_ends_with_the_one_that_started_it(tmp_path):
+    """Else a killed launcher leaves processes on the GPUs, waiting for a group that never comes together."""
+    child = "import os, time; from hiera_video.engine.group_watch import end_with_parent; end_with_parent()"
+    child += "; print(os.getpid(), flush=True); time.sleep(600)"
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(600)"
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + LIMIT_SEC
+    while Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline, "still there"
+        time.sleep(0.2)

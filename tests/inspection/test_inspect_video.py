@@ -1,6 +1,7 @@
 """What inspection finds out about a file in any state, and that no file stops the inspection of the others."""
 
 import os
+import signal
 from pathlib import Path
 
 import faulty_inspection
@@ -195,3 +196,12 @@ def test_processes_that_cannot_start_are_not_the_videos_fault(monkeypatch):
 
 def test_no_work_needs_no_process():
     assert list(map_paths(faulty_inspection.inspect, [], num_workers=1, timeout_sec=1)) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signals_to_the_whole_group_are_the_parents_to_handle(number):
+    """As batch systems end a job: its workers go on until the parent ends them, and blame no video."""
+    paths = map_paths(
+        faulty_inspection.signal_itself, [f"{number.value}:{i}" for i in range(3)], num_workers=1, timeout_sec=9
+    )
+    assert dict(paths) == {f"{number.value}:{i}": "alive" for i in range(3)}

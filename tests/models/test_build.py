@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from hiera_video.config import load_config
 from hiera_video.models import build_model, model_names
+from hiera_video.models.build import build_model_from_cfg
 from hiera_video.models.flops import compute_flops, count_parameters
 
 # Multiply-adds in G and parameters in M: video with the digits that fvcore gives for the released code, images as the
@@ -70,3 +72,25 @@ def test_an_unknown_name_lists_the_nearest_first():
 def test_an_unknown_argument_lists_the_nearest_first():
     with pytest.raises(ValueError, match="'num_clases' is not an argument of hiera_tiny_224; legal: num_classes, "):
         build_model("hiera_tiny_224", num_clases=3)
+
+
+def test_the_keys_of_a_config_reach_the_model():
+    keys = {"HIERA.POS_EMBED_WINDOW": True, "HIERA.ATTN_WINDOW_UNITS": [1, 1], "HIERA.GLOBAL_BLOCKS": [2]}
+    keys |= {
+        "DATA.NUM_FRAMES": 4,
+        "HIERA.EMBED_DIM": 8,
+        "HIERA.STAGES": [1, 1, 2, 1],
+        "MODEL.MODEL_NAME": "hiera_tiny_16x224",
+    }
+    cfg = load_config([], [str(word) for pair in keys.items() for word in pair])
+    model = build_model_from_cfg(cfg, crop_size=64)
+    assert set(model.pos_embed_grids) == {"pos_embed_global", "pos_embed_window", "pos_embed_temporal"}
+    windowed = [block.attn.unit_windows is not None for block in model.blocks]
+    assert windowed == [False, False, False, True, True], (
+        "block 2 is still of the windowed stage before; block 3 is not"
+    )
+    mae = {"MODEL.MODEL_NAME": "mae_hiera_tiny_16x224", "MAE.MULTI_SCALE": False, "MAE.CONTRASTIVE_TEMPERATURE": 0.3}
+    mae |= {"MAE.CONTRASTIVE_WEIGHT": 0.1, "HIERA.EMBED_DIM": 8, "HIERA.STAGES": [1, 1, 1, 1], "DATA.NUM_FRAMES": 4}
+    model = build_model_from_cfg(load_config([], [str(word) for pair in mae.items() for word in pair]), crop_size=64)
+    assert not any("multi_scale" in name for name, _ in model.named_parameters())
+    assert model.contrastive_temperature == 0.3

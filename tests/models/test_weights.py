@@ -248,11 +248,13 @@ def test_mae_weights_load_at_any_size(size, tmp_path):
     model = make_mae(size=size)
     report = load_weights(model, path)
     assert not (report.missing or report.unexpected or report.dropped_decoder)
-    same_space = size[1:] == (64, 64)
     assert ("decoder_pos_embed" in report.resized) == (size != (4, 64, 64))
-    if same_space and size[0] > 4:  # time alone was interpolated: its mean stays, and so does what is constant in it
-        old, new = (m.decoder_pos_embed.unflatten(1, m.pred_grid).mean(dim=1) for m in (source, model))
-        torch.testing.assert_close(new, old, atol=1e-5, rtol=1e-5)
+    expected = resize_table(source.decoder_pos_embed, source.pred_grid, model.pred_grid)
+    assert torch.equal(model.decoder_pos_embed, expected)
+    for name, grid in model.pos_embed_grids.items():
+        assert torch.equal(
+            getattr(model, name), resize_table(getattr(source, name), source.pos_embed_grids[name], grid)
+        )
     video = torch.randn(1, 3, *size)
     assert model(video, mask_ratio=0.5)[0].isfinite()
 
@@ -282,9 +284,12 @@ def test_a_still_video_gives_the_image_autoencoders_predictions(num_frames, tmp_
 
 
 def test_image_mae_weights_load_into_a_larger_video_model(tmp_path):
-    path = save({"model_state": make_mae("image", size=(64, 64)).state_dict()}, tmp_path / "mae.pth")
-    report = load_weights(make_mae(size=(8, 96, 96)), path)
+    source, model = make_mae("image", size=(64, 64)), make_mae(size=(8, 96, 96))
+    report = load_weights(model, save({"model_state": source.state_dict()}, tmp_path / "mae.pth"))
     assert set(report.resized) == {"pos_embed_spatial", "decoder_pos_embed"} and not report.missing
+    assert torch.equal(model.pos_embed_spatial, resize_table(source.pos_embed, (16, 16), (24, 24)))
+    still = resize_table(source.decoder_pos_embed, source.pred_grid, model.pred_grid[1:])  # one frame of tokens
+    torch.testing.assert_close(model.decoder_pos_embed, still.repeat(1, model.pred_grid[0], 1))
 
 
 def test_a_decoder_that_nobody_needs_is_ignored_whatever_its_shape(tmp_path):
