@@ -155,7 +155,7 @@ KEYS: dict[str, Key] = {
         "kinetics: train.csv, val.csv, test.csv with 'path label' lines; ssv2: the official "
         "json files; ssv2_frames: these, and pictures instead of videos, which SlowFast's train.csv and val.csv list; "
         "folders: <split>/<class>/*.mp4.",
-        one_of("kinetics", "ssv2", "ssv2_frames", "folders"),
+        one_of("kinetics", "ssv2", "ssv2_frames", "folders", "imagenet"),
     ),
     "DATA.PATH_TO_DATA_DIR": Key("", "Folder of the lists (or of the class folders).", ANY_STR),
     "DATA.PATH_PREFIX": Key("", "Folder that relative video paths are under; empty: DATA.PATH_TO_DATA_DIR.", ANY_STR),

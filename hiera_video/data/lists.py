@@ -12,9 +12,11 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from hiera_video.data.frame_lists import load_frame_list
+from hiera_video.data.image_lists import find_images, load_image_tables, load_image_tar
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.pathmgr import is_url, pathmgr
 from hiera_video.video import is_series
+from hiera_video.video.image_backend import IMAGE_SUFFIXES, get_container
 
 logger = get_logger(__name__)
 
@@ -242,7 +244,8 @@ def _check_labels(videos: VideoList, *, num_classes: int, source: str) -> None:
 
 def _check_files(paths: np.ndarray, *, source: str) -> None:
     chosen = [str(path) for path in paths[_spread(len(paths), _NUM_FILES_CHECKED)]]
-    local = [os.path.dirname(path) if is_series(path) else path for path in chosen if not is_url(path)]
+    here = [get_container(path) for path in chosen if not is_url(path)]
+    local = [os.path.dirname(path) if is_series(path) else path for path in here]
     missing = [path for path in local if not os.path.exists(path)]
     if not missing:
         return
@@ -364,6 +367,8 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
         if names is None and split != "train" and pathmgr.isdir(train_dir):
             names = load_class_folders(train_dir).class_names  # labels must mean the same in every split
         videos = load_class_folders(source, class_names=names)
+    elif data.FORMAT == "imagenet":
+        videos, source = _load_images(folder, split, names)
     else:
         source = os.path.join(folder, f"{split}.csv")
         videos = load_kinetics_csv(
@@ -374,6 +379,19 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
             require_labels=require_labels,
         )
     return videos, source
+
+
+def _load_images(folder: str, split: str, class_names: str | None) -> tuple[VideoList, str]:
+    """The pictures of a split, in whatever form they lie there; and where that is."""
+    kind, places = find_images(folder, split)
+    names = _get_class_names(class_names)
+    train_dir = os.path.join(folder, "train")
+    if kind == "folders":
+        if names is None and split != "train" and pathmgr.isdir(train_dir):
+            names = load_class_folders(train_dir, suffixes=IMAGE_SUFFIXES).class_names
+        return load_class_folders(places[0], class_names=names, suffixes=IMAGE_SUFFIXES), places[0]
+    entries = load_image_tar(places[0], class_names=names) if kind == "tar" else load_image_tables(places)
+    return _make_list(*entries), places[0]
 
 
 def _take_series(videos: VideoList, series: Mapping[str, str], prefix: str, source: str) -> VideoList:

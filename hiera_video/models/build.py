@@ -64,22 +64,30 @@ def _nearest_first(word: str, legal: Iterable[str]) -> list[str]:
 
 
 def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE:
-    """The video model that MODEL, HIERA and MAE describe, for clips of DATA.NUM_FRAMES x crop_size x crop_size.
+    """The model that MODEL, HIERA and MAE describe, for clips of DATA.NUM_FRAMES x crop_size x crop_size.
+
+    A model of images takes clips of one frame.
 
     Args:
         crop_size: height and width, px.
 
     Raises:
-        ValueError: the name is not a video model's, or the size does not fit its mask units.
+        ValueError: an image model with more than one frame, a video model with one, or a size that does not fit the
+            mask units.
     """
     name = cfg.MODEL.MODEL_NAME
-    if name in MODELS and len(MODELS[name]["input_size"]) != 3:
-        videos = [other for other in MODELS if other.endswith("_16x224") and other[:4] == name[:4]]
-        raise ValueError(f"MODEL.MODEL_NAME = {name} is an image model; for videos: {', '.join(videos)}")
+    is_image = name in MODELS and len(MODELS[name]["input_size"]) == 2
+    if name in MODELS and is_image != (cfg.DATA.NUM_FRAMES == 1):
+        others = [o for o in MODELS if (o[:4], "16x" in o) == (name[:4], is_image)]
+        raise ValueError(
+            f"MODEL.MODEL_NAME = {name} is {'an image' if is_image else 'a video'} model, which does not go with "
+            f"DATA.NUM_FRAMES = {cfg.DATA.NUM_FRAMES}: images are clips of 1 frame. For {'videos' if is_image else 'images'}: "
+            f"{', '.join(others)}"
+        )
     variant = {"embed_dim": cfg.HIERA.EMBED_DIM, "num_heads": cfg.HIERA.NUM_HEADS, "stages": cfg.HIERA.STAGES}
     return build_model(
         name,
-        input_size=(cfg.DATA.NUM_FRAMES, crop_size, crop_size),
+        input_size=(crop_size, crop_size) if is_image else (cfg.DATA.NUM_FRAMES, crop_size, crop_size),
         num_classes=cfg.MODEL.NUM_CLASSES,
         drop_path_rate=cfg.MODEL.DROP_PATH_RATE,
         activation_checkpointing=cfg.MODEL.ACT_CHECKPOINT,

@@ -279,7 +279,13 @@ class HieraEncoder(nn.Module):
             return checkpoint(block, x, use_reentrant=False)
         return block(x)
 
+    def drop_time(self, video: Tensor) -> Tensor:
+        """A clip of one frame as the picture that an image model takes: (B, C, 1, H, W) -> (B, C, H, W)."""
+        is_clip = len(self.input_size) == 2 and video.ndim == 5 and video.shape[2] == 1
+        return video[:, :, 0] if is_clip else video
+
     def _embed(self, video: Tensor, visible: Tensor | None) -> Tensor:
+        video = self.drop_time(video)
         expected = (self.in_chans, *self.input_size)
         if tuple(video.shape[1:]) != expected or not video.is_floating_point():
             raise ValueError(

@@ -165,6 +165,7 @@ class HieraMAE(HieraEncoder):
         Raises:
             ValueError: the shape of the video or the mask does not fit the model, or mask_ratio leaves none.
         """
+        video = self.drop_time(video)
         if mask is None:
             if mask_ratio is None:
                 mask_ratio = _MASK_RATIOS[len(self.input_size)]
@@ -265,6 +266,7 @@ class HieraMAE(HieraEncoder):
         Raises:
             ValueError: as `forward`.
         """
+        video = self.drop_time(video)
         visible, hidden = self._split_units(mask, len(video))
         tokens = self._find_tokens(hidden).sort(dim=1).values  # (B, n)
         pred = self.decode(self.encode_visible(video, visible), visible, tokens)  # (B, n, P)

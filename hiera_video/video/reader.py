@@ -16,6 +16,7 @@ import torch
 
 from hiera_video.utils.logging import get_logger
 from hiera_video.video.frames_backend import FramesBackend, is_frames_path
+from hiera_video.video.image_backend import ImageBackend, is_image_path
 from hiera_video.video.index import FrameIndex, VideoDecodeError
 from hiera_video.video.other_backends import (
     DecordBackend,
@@ -110,10 +111,12 @@ class VideoReader:
         self._frame_shape: tuple[int, ...] | None = None
         self._other: DecordBackend | TorchcodecBackend | None = None
         self._is_closed = False
-        if is_frames_path(self.path):
+        if is_frames_path(self.path) or is_image_path(self.path):
             self.backend = "pictures"
             with _naming(self.path):
-                self._main: PyavBackend | FramesBackend = FramesBackend(self.path)
+                self._main: PyavBackend | FramesBackend | ImageBackend = (
+                    FramesBackend(self.path) if is_frames_path(self.path) else ImageBackend(self.path)
+                )
             return
         source = find_source(self.path)
         try:
@@ -145,7 +148,7 @@ class VideoReader:
 
     @property
     def codec(self) -> str:
-        """The codec's usual name, such as "h264"; "pictures" for a folder of frames."""
+        """The codec's usual name, such as "h264"; "pictures" for a folder of frames, "image" for a single picture."""
         return self._main.codec
 
     def __len__(self) -> int:
