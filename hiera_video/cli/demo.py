@@ -2,10 +2,14 @@
 
     hiera-video demo
     hiera-video demo --data-dir /tmp/motion --output-dir /tmp/demo RNG_SEED 1
+    hiera-video demo images
+    hiera-video demo images --mae
 
 It also shows what pre-training is worth where labels are few: a masked autoencoder learns from the videos alone and is
 fine-tuned on 3 labeled videos of each class, beside the same training from random weights. Then all videos are
 embedded; probes measure what the embeddings tell, and a page shows the videos most similar to one of them.
+
+`demo images` does it with pictures: it makes them, pre-trains on request, trains an image model and tests it.
 
 Each step is a command that can be typed by hand; the demo prints it before it runs. Folders are those of the current
 folder: data/motion and output/demo.
@@ -29,6 +33,8 @@ from hiera_video.cli.arguments import make_parser, report_errors
 CONFIG = "Demo/MOTION_HIERA_8x2.yaml"
 MAE_CONFIG = "Demo/MOTION_MAE_8x2.yaml"
 FEW_LABELS_CONFIG = "Demo/MOTION_FEW_LABELS_8x2.yaml"
+IMAGE_CONFIG = "Demo/SHAPES_HIERA_64.yaml"
+IMAGE_MAE_CONFIG = "Demo/SHAPES_MAE_64.yaml"
 _MARKER = ".hiera_video_demo"  # only a folder with this file is removed
 
 
@@ -61,7 +67,8 @@ class Demo:
         data = ["DATA.PATH_TO_DATA_DIR", self.data_dir]
         if config == FEW_LABELS_CONFIG:
             data = ["DATA.PATH_TO_DATA_DIR", f"{self.data_dir}/few_labels", "DATA.PATH_PREFIX", self.data_dir]
-        data += ["DATA.CLASS_NAMES_PATH", f"{self.data_dir}/classnames.json"]
+        if config not in (IMAGE_CONFIG, IMAGE_MAE_CONFIG):  # their classes are folders
+            data += ["DATA.CLASS_NAMES_PATH", f"{self.data_dir}/classnames.json"]
         output = ["OUTPUT_DIR", os.path.normpath(os.path.join(self.output_dir, folder))]
         self.run(step, "run", "--cfg", config, *data, *output, *opts, *self.opts)
 
@@ -133,6 +140,32 @@ def embed(demo: Demo) -> None:
     demo.run("search", "search", folder, "--path", f"{demo.data_dir}/{example}", *page)
 
 
+def run_images(demo: Demo, *, with_mae: bool) -> None:
+    """All commands of the demo with pictures, and its table."""
+    demo.run("pictures", "make-shape-dataset", "--output-dir", demo.data_dir)
+    start_from: list[str] = []
+    if with_mae:
+        demo.run_jobs("pre-training", IMAGE_MAE_CONFIG, "mae")
+        start_from = ["TRAIN.CHECKPOINT_FILE_PATH", find_weights(f"{demo.output_dir}/mae")]
+    demo.run_jobs("training and test", IMAGE_CONFIG, "", *start_from)
+    results = demo.load_results("")
+    low, high = results["top1_interval"]
+    seconds = {step: round(value, 1) for step, value in demo.seconds.items()}
+    print_table(
+        {
+            "trained": f"{results['model']} (reduced by {IMAGE_CONFIG}) from "
+            + ("its own pre-training" if with_mae else "scratch"),
+            "tested": f"{results['num_videos']} pictures, {results['num_failed']} undecodable",
+            "top-1": f"{results['top1']:.2f} %, 95 % interval [{low:.2f}, {high:.2f}]   (chance: 12.5 %)",
+            "time": ", ".join(f"{step} {value:.0f} s" for step, value in seconds.items()),
+            "pictures": demo.data_dir,
+            "results": f"{demo.output_dir}/test_results.json",
+            "weights": results["checkpoint"],
+        }
+    )
+    print(simplejson.dumps({"top1": results["top1"], "num_pictures": results["num_videos"], "seconds": seconds}))
+
+
 def print_table(rows: dict[str, str]) -> None:
     """A two-column table."""
     width = max(map(len, rows))
@@ -176,10 +209,20 @@ def report(demo: Demo) -> None:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of this command."""
     parser = make_parser("demo", __doc__, usage="[options] [KEY VALUE ...]")
-    parser.add_argument("--data-dir", default="data/motion", help="where the videos go; default: %(default)s")
-    parser.add_argument("--output-dir", default="output/demo", help="emptied first; default: %(default)s")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
-    return parser.parse_args(argv)
+    parser.add_argument("--data-dir", help="where the data goes; default: data/motion, for images data/shapes")
+    parser.add_argument("--output-dir", help="emptied first; default: output/demo, for images output/demo_images")
+    parser.add_argument("--mae", action="store_true", help="images: pre-train a masked autoencoder first")
+    parser.add_argument(
+        "opts", nargs="*", metavar="[images] [KEY VALUE]", help="pictures, not videos; config keys to change"
+    )
+    args = parser.parse_args(argv)
+    args.is_images = args.opts[:1] == ["images"]
+    args.opts = args.opts[args.is_images :]
+    if args.mae and not args.is_images:
+        parser.error("--mae is for `demo images`: the demo of videos always pre-trains")
+    args.data_dir = args.data_dir or ("data/shapes" if args.is_images else "data/motion")
+    args.output_dir = args.output_dir or ("output/demo_images" if args.is_images else "output/demo")
+    return args
 
 
 @report_errors
@@ -188,6 +231,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     prepare_output(args.output_dir)
     demo = Demo(args.data_dir, args.output_dir, args.opts)
+    if args.is_images:
+        run_images(demo, with_mae=args.mae)
+        return 0
     run_all(demo)
     report(demo)
     return 0

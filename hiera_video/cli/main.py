@@ -23,7 +23,9 @@ COMMANDS = {
     "convert": "write weights for another package, and verify that it computes the same with them",
     "check-mae-heads": "find out how many heads a masked autoencoder's decoder was trained with",
     "visualize-mae": "show what a masked autoencoder makes of a video",
+    "verify-release": "test a released model on your data, and compare with the reported accuracy",
     "make-motion-dataset": "make a small data set whose classes only motion tells apart",
+    "make-shape-dataset": "make a small set of pictures whose classes only form and relation tell apart",
     "demo": "make that data set, train, test, pre-train, embed and search: about ten minutes on 2 cores",
 }
 EXAMPLES = """examples:

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hiera_video.engine.training.pretrain import pretrain
 
     if cfg.TRAIN.ENABLE and cfg.TEST.ENABLE:
-        from hiera_video.data.lists import build_video_list
+        from hiera_video.data.build_lists import build_video_list
 
         build_video_list(cfg, cfg.TEST.SPLIT)  # a list that is missing shows now, and not after days of training
     train_job = pretrain if cfg.TASK == "pretrain" else train

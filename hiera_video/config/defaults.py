@@ -154,7 +154,7 @@ KEYS: dict[str, Key] = {
         "kinetics",
         "kinetics: train.csv, val.csv, test.csv with 'path label' lines; ssv2: the official "
         "json files; ssv2_frames: these, and pictures instead of videos, which SlowFast's train.csv and val.csv list; "
-        "folders: <split>/<class>/*.mp4.",
+        "folders: <split>/<class>/*.mp4; imagenet: pictures in folders, tar archives or Parquet files.",
         one_of("kinetics", "ssv2", "ssv2_frames", "folders", "imagenet"),
     ),
     "DATA.PATH_TO_DATA_DIR": Key("", "Folder of the lists (or of the class folders).", ANY_STR),
@@ -175,14 +175,17 @@ KEYS: dict[str, Key] = {
         "A video that takes longer to give its clips to training or testing is bad. 0 workers: no limit.",
         at_least(1),
     ),
-    "DATA.MAX_BAD_VIDEOS": Key(
-        100, "The job stops when more distinct videos than this cannot be decoded.", at_least(0)
-    ),
+    "DATA.MAX_BAD_VIDEOS": Key(100, "The job stops when more videos than this cannot be decoded.", at_least(0)),
     "DATA.MANIFEST": Key(
         "",
         "What `hiera-video check` found out about the videos (path or URL of its Parquet file): they are opened "
         "without a scan; training leaves out the broken ones, tests name them. Empty: none.",
         ANY_STR,
+    ),
+    "DATA.TRANSFORMS": Key(
+        "slowfast",
+        "timm, for pictures: antialiased, torchvision's center, timm's RandAugment.",
+        one_of("slowfast", "timm"),
     ),
     "DATA.MAX_SHORT_SIDE": Key(
         0,

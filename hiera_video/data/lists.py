@@ -9,14 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from fvcore.common.config import CfgNode
 
-from hiera_video.data.frame_lists import load_frame_list
-from hiera_video.data.image_lists import find_images, load_image_tables, load_image_tar
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.pathmgr import is_url, pathmgr
 from hiera_video.video import is_series
-from hiera_video.video.image_backend import IMAGE_SUFFIXES, get_container
+from hiera_video.video.image_backend import get_container
 
 logger = get_logger(__name__)
 
@@ -100,9 +97,9 @@ def load_kinetics_csv(
                 f"{csv_path}:{number}: {line!r} is not a path and an integer label with {separator!r} between them, "
                 f"such as 'videos/a.mp4{separator}3'"
             )
-        paths.append(_join_prefix(path_prefix, path))
+        paths.append(join_prefix(path_prefix, path))
         labels.append(UNLABELED if label is None else label)
-    return _make_list(paths, labels, _get_class_names(class_names))
+    return make_list(paths, labels, get_class_names(class_names))
 
 
 def load_ssv2_json(split_json: str, labels_json: str, *, path_prefix: str = "", suffix: str = ".webm") -> VideoList:
@@ -128,9 +125,9 @@ def load_ssv2_json(split_json: str, labels_json: str, *, path_prefix: str = "", 
     for position, entry in enumerate(entries):
         if not isinstance(entry, Mapping) or "id" not in entry:
             raise ValueError(f"{split_json}: entry {position} is {entry!r}; it must have 'id' and 'template'")
-        paths.append(_join_prefix(path_prefix, f"{entry['id']}{suffix}"))
+        paths.append(join_prefix(path_prefix, f"{entry['id']}{suffix}"))
         labels.append(_get_ssv2_label(entry, label_of, split_json=split_json, labels_json=labels_json))
-    return _make_list(paths, labels, names)
+    return make_list(paths, labels, names)
 
 
 def load_class_folders(
@@ -162,7 +159,7 @@ def load_class_folders(
         raise ValueError(
             f"{split_dir} has no class folders; expected {os.path.join(split_dir, '<class>', '<video>.mp4')}"
         )
-    names = _get_class_names(class_names) or tuple(folders)
+    names = get_class_names(class_names) or tuple(folders)
     label_of = {name: label for label, name in enumerate(names)}
     endings = tuple(suffix.lower() for suffix in suffixes)
     paths: list[str] = []
@@ -177,7 +174,7 @@ def load_class_folders(
             logger.warning("%s holds no video", os.path.join(split_dir, folder))
         paths.extend(os.path.join(split_dir, folder, name) for name in files)
         labels.extend([label_of[folder]] * len(files))
-    return _make_list(paths, labels, names)
+    return make_list(paths, labels, names)
 
 
 def load_class_names(path: str) -> tuple[str, ...]:
@@ -290,17 +287,20 @@ def _get_ssv2_label(entry: Mapping, label_of: Mapping[str, int], *, split_json: 
     return label_of[name]
 
 
-def _get_class_names(class_names: Sequence[str] | str | None) -> tuple[str, ...] | None:
+def get_class_names(class_names: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    """Class names as they are given, or from the file that is named."""
     if class_names is None or class_names == "":
         return None
     return load_class_names(class_names) if isinstance(class_names, str) else tuple(class_names)
 
 
-def _make_list(paths: list[str], labels: list[int], class_names: tuple[str, ...] | None) -> VideoList:
+def make_list(paths: list[str], labels: list[int], class_names: tuple[str, ...] | None) -> VideoList:
+    """A list of paths with a label each."""
     return VideoList(np.array(paths, dtype=np.str_), np.array(labels, dtype=np.int64), class_names)
 
 
-def _join_prefix(prefix: str, path: str) -> str:
+def join_prefix(prefix: str, path: str) -> str:
+    """A path of a list, under a prefix where it is relative."""
     return path if not prefix or os.path.isabs(path) or is_url(path) else os.path.join(prefix, path)
 
 
@@ -327,86 +327,3 @@ def _describe(value: object) -> str:
 def _suggest(name: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def build_video_list(cfg: CfgNode, split: str, *, require_labels: bool = True) -> VideoList:
-    """The checked list of a split ("train", "val" or "test"), in the format that DATA.FORMAT names.
-
-    Args:
-        split: which.
-        require_labels: False for pre-training, which uses no labels: lines may lack them, and none is checked.
-
-    Raises:
-        FileNotFoundError: no list or folder of that split, or none of its videos.
-        ValueError: an empty list, a line that cannot be read, or a label outside MODEL.NUM_CLASSES.
-    """
-    videos, source = build_unchecked_video_list(cfg, split, require_labels=require_labels)
-    check_video_list(videos, num_classes=cfg.MODEL.NUM_CLASSES if require_labels else None, source=source)
-    return videos
-
-
-def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool = True) -> tuple[VideoList, str]:
-    """As `build_video_list`, but without looking at labels and files; and the path of the list, or folder."""
-    data = cfg.DATA
-    folder, prefix = data.PATH_TO_DATA_DIR, data.PATH_PREFIX or data.PATH_TO_DATA_DIR
-    names = data.CLASS_NAMES_PATH or None
-    if not is_url(folder) and not os.path.isdir(folder):
-        raise FileNotFoundError(f"DATA.PATH_TO_DATA_DIR = {folder}: there is no such folder")
-    if data.FORMAT in ("ssv2", "ssv2_frames"):
-        source = _find_ssv2_json(folder, "validation" if split == "val" else split)
-        labels = _find_ssv2_json(folder, "labels")
-        if data.FORMAT == "ssv2":
-            videos = load_ssv2_json(source, labels, path_prefix=prefix, suffix=data.VIDEO_SUFFIX)
-        else:
-            frame_list = os.path.join(folder, f"{split}.csv")
-            videos = _take_series(
-                load_ssv2_json(source, labels, suffix=""), load_frame_list(frame_list), prefix, frame_list
-            )
-    elif data.FORMAT == "folders":
-        source, train_dir = os.path.join(folder, split), os.path.join(folder, "train")
-        if names is None and split != "train" and pathmgr.isdir(train_dir):
-            names = load_class_folders(train_dir).class_names  # labels must mean the same in every split
-        videos = load_class_folders(source, class_names=names)
-    elif data.FORMAT == "imagenet":
-        videos, source = _load_images(folder, split, names)
-    else:
-        source = os.path.join(folder, f"{split}.csv")
-        videos = load_kinetics_csv(
-            source,
-            separator=data.PATH_LABEL_SEPARATOR,
-            path_prefix=prefix,
-            class_names=names,
-            require_labels=require_labels,
-        )
-    return videos, source
-
-
-def _load_images(folder: str, split: str, class_names: str | None) -> tuple[VideoList, str]:
-    """The pictures of a split, in whatever form they lie there; and where that is."""
-    kind, places = find_images(folder, split)
-    names = _get_class_names(class_names)
-    train_dir = os.path.join(folder, "train")
-    if kind == "folders":
-        if names is None and split != "train" and pathmgr.isdir(train_dir):
-            names = load_class_folders(train_dir, suffixes=IMAGE_SUFFIXES).class_names
-        return load_class_folders(places[0], class_names=names, suffixes=IMAGE_SUFFIXES), places[0]
-    entries = load_image_tar(places[0], class_names=names) if kind == "tar" else load_image_tables(places)
-    return _make_list(*entries), places[0]
-
-
-def _take_series(videos: VideoList, series: Mapping[str, str], prefix: str, source: str) -> VideoList:
-    """The same videos, whose paths were ids, as series of pictures."""
-    missing = [video_id for video_id in videos.paths if video_id not in series]
-    if missing:
-        raise ValueError(f"{source} has no frames of {len(missing)} videos of the split, such as {missing[0]}")
-    return _make_list(
-        [_join_prefix(prefix, series[video_id]) for video_id in videos.paths],
-        videos.labels.tolist(),
-        videos.class_names,
-    )
-
-
-def _find_ssv2_json(folder: str, name: str) -> str:
-    """The official file of that name: in the newer form, or in the older one with the data set's name in front."""
-    older = os.path.join(folder, f"something-something-v2-{name}.json")
-    return older if pathmgr.isfile(older) else os.path.join(folder, f"{name}.json")

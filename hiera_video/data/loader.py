@@ -12,9 +12,10 @@ from fvcore.common.config import CfgNode
 from torch.utils.data import Sampler
 
 from hiera_video.data.batch_loader import BatchLoader
+from hiera_video.data.build_lists import build_video_list
 from hiera_video.data.clip_sampling import build_clip_sampler
 from hiera_video.data.dataset import VideoDataset
-from hiera_video.data.lists import VideoList, build_video_list
+from hiera_video.data.lists import VideoList
 from hiera_video.data.oddities import find_oddities
 from hiera_video.data.transforms import build_eval_transform, build_train_transform
 from hiera_video.utils.distributed import get_local_world_size, get_rank, get_world_size

@@ -41,24 +41,27 @@ class RandAugment:
 
     Args:
         settings: see `parse_rand_augment`.
+        like: "timm": its 15 operations, with SolarizeAdd, of which one may come twice in a clip; else the 14 below.
 
     Follows: PyTorchVideo's RandAugment: the same draws in the same order, the same strengths, and the same pixels to
         within a level. Its strengths agree with those of timm's increasing set.
     Differs: at the border of a picture that was rotated, sheared or shifted, pixels are blended with gray once, where
-        PyTorchVideo weights them twice and so draws a dark line. Of timm's: 14 operations, not 15 (no SolarizeAdd), and
-        those of one clip are all different.
+        PyTorchVideo weights them twice and so draws a dark line. Of timm's: warps are always bilinear, where timm
+        draws bilinear or bicubic, and what surrounds a picture is gray.
     """
 
-    def __init__(self, settings: RandAugmentSettings) -> None:
+    def __init__(self, settings: RandAugmentSettings, *, like: str = "slowfast") -> None:
         self.settings = settings
+        self.with_repeats = like == "timm"
+        self.operations = [*OPERATIONS.values(), *([_SOLARIZE_ADD] if like == "timm" else [])]
 
     def __call__(self, clip: torch.Tensor) -> None:
         """Changes the uint8 clip (T, 3, H, W) in place."""
-        chosen = torch.multinomial(torch.ones(len(OPERATIONS)), self.settings.num_layers)
-        operations = list(OPERATIONS.values())
+        weights = torch.ones(len(self.operations))
+        chosen = torch.multinomial(weights, self.settings.num_layers, replacement=self.with_repeats)
         for index in chosen.tolist():
             if torch.rand(1).item() <= self.settings.prob:
-                operation = operations[index]
+                operation = self.operations[index]
                 operation.apply(clip, *operation.draw_arguments(self._draw_strength()))
 
     def _draw_strength(self) -> float:
@@ -105,6 +108,11 @@ def posterize(clip: torch.Tensor, num_bits: int) -> None:
 def solarize(clip: torch.Tensor, threshold: float) -> None:
     """Inverts the levels from `threshold` on, a share of 255 that is rounded down."""
     _map_levels(clip, torch.where(_LEVELS.ge(int(threshold * 255)), 255 - _LEVELS, _LEVELS))
+
+
+def solarize_add(clip: torch.Tensor, amount: int) -> None:
+    """Adds to the levels of the darker half, up to 255."""
+    _map_levels(clip, torch.where(_LEVELS < 128, _LEVELS + amount, _LEVELS))
 
 
 def adjust_brightness(clip: torch.Tensor, factor: float) -> None:
@@ -255,3 +263,4 @@ OPERATIONS = {
     "TranslateX": Operation(translate_x, _either_way(0.45)),
     "TranslateY": Operation(translate_y, _either_way(0.45)),
 }
+_SOLARIZE_ADD = Operation(solarize_add, lambda strength: (min(128, int(strength * 110)),))

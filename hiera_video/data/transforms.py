@@ -73,6 +73,7 @@ class TrainTransform(ClipTransform):
         flip_prob: chance of a horizontal flip; 0 where left and right are part of the label.
         color_jitter: brightness, contrast and saturation; each factor is drawn from [max(0, 1 - x), 1 + x].
         rand_augment: such as "rand-m7-n2-mstd0.5-inc1"; "" for none.
+        like: "slowfast", or "timm", as pictures are augmented: resized with antialiasing, timm's RandAugment.
 
     Differs: SlowFast augments whole frames before it crops; here, as in timm, the crop comes first, so that no pixel is
         worked on that the crop throws away.
@@ -85,12 +86,14 @@ class TrainTransform(ClipTransform):
         flip_prob: float = 0.5,
         color_jitter: Sequence[float] = (0.0, 0.0, 0.0),
         rand_augment: str = "",
+        like: str = "slowfast",
     ) -> None:
+        self.antialias = like == "timm"
         self.crop = crop
         self.size_px = crop.size_px
         self.flip_prob = flip_prob
         self.color_jitter = v2.ColorJitter(*color_jitter) if any(color_jitter) else None
-        self.rand_augment = RandAugment(parse_rand_augment(rand_augment)) if rand_augment else None
+        self.rand_augment = RandAugment(parse_rand_augment(rand_augment), like=like) if rand_augment else None
 
     def prepare(self, frames: torch.Tensor) -> torch.Tensor:
         """The frames as they are: each clip is cut and resized in its own way."""
@@ -112,7 +115,7 @@ class TrainTransform(ClipTransform):
         top, left, height, width = self.crop.draw_box(*frames[0].shape[:2])
         box = torch.stack([frame[top : top + height, left : left + width] for frame in frames])  # (T, h, w, C)
         box = box.permute(0, 3, 1, 2)  # (T, C, h, w), channels-last
-        return F.resize(box, [self.size_px] * 2, interpolation=self.crop.interpolation, antialias=False)
+        return F.resize(box, [self.size_px] * 2, interpolation=self.crop.interpolation, antialias=self.antialias)
 
 
 class EvalTransform(ClipTransform):
@@ -122,20 +125,27 @@ class EvalTransform(ClipTransform):
         num_crops: 1 (center) or 3 (left, center, right; of upright videos top, center, bottom).
         short_side_px: the short side after resizing.
         crop_size_px: side of a crop, at most `short_side_px`.
-        interpolation: "bilinear" or "bicubic", without antialiasing.
-
-    Follows: SlowFast's ``uniform_crop``: a center offset is rounded up.
+        interpolation: "bilinear" or "bicubic".
+        like: "slowfast": without antialiasing, a center offset is rounded up, as in its ``uniform_crop``; "timm", for
+            pictures: with antialiasing, half an offset is rounded to even, as in torchvision's ``CenterCrop``.
     """
 
     __test__ = False  # the name is not for pytest
 
     def __init__(
-        self, *, num_crops: int, short_side_px: int, crop_size_px: int, interpolation: str = "bilinear"
+        self,
+        *,
+        num_crops: int,
+        short_side_px: int,
+        crop_size_px: int,
+        interpolation: str = "bilinear",
+        like: str = "slowfast",
     ) -> None:
         if num_crops not in (1, 3):
             raise ValueError(f"num_crops is {num_crops}; legal are 1 (center) and 3 (left, center, right)")
         _check_crop_fits("short_side_px", short_side_px, crop_size_px)
         self.num_crops = num_crops
+        self.antialias = like == "timm"
         self.short_side_px = short_side_px
         self.size_px = crop_size_px
         self.interpolation = _get_interpolation(interpolation)
@@ -147,7 +157,7 @@ class EvalTransform(ClipTransform):
         short = min(height, width)
         size = [height * self.short_side_px // short, width * self.short_side_px // short]
         channels_last = frames.permute(0, 3, 1, 2)  # (N, C, H, W)
-        resized = F.resize(channels_last, size, interpolation=self.interpolation, antialias=False)
+        resized = F.resize(channels_last, size, interpolation=self.interpolation, antialias=self.antialias)
         return resized.permute(0, 2, 3, 1)  # (N, h, w, C)
 
     def write_views(self, frames: Sequence[torch.Tensor], views: torch.Tensor) -> None:
@@ -160,7 +170,7 @@ class EvalTransform(ClipTransform):
 
     def _find_corners(self, height: int, width: int) -> list[tuple[int, int]]:
         spare_h, spare_w = height - self.size_px, width - self.size_px
-        center_h, center_w = (spare_h + 1) // 2, (spare_w + 1) // 2
+        center_h, center_w = (round(x / 2) if self.antialias else (x + 1) // 2 for x in (spare_h, spare_w))
         if self.num_crops == 1:
             return [(center_h, center_w)]
         if spare_h > spare_w:
@@ -306,6 +316,7 @@ def build_train_transform(cfg: CfgNode) -> TrainTransform:
         flip_prob=0.5 if data.RANDOM_FLIP else 0.0,
         color_jitter=(aug.COLOR_JITTER,) * 3,
         rand_augment=aug.AA_TYPE,
+        like=data.TRANSFORMS,
     )
 
 
@@ -317,4 +328,5 @@ def build_eval_transform(cfg: CfgNode, *, num_crops: int, crop_size_px: int) -> 
         short_side_px=margin_px if num_crops == 1 else crop_size_px,
         crop_size_px=crop_size_px,
         interpolation=cfg.DATA.INTERPOLATION,
+        like=cfg.DATA.TRANSFORMS,
     )

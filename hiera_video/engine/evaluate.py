@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from hiera_video.config import compute_digest, dump_config
 from hiera_video.data.batch_loader import BatchLoader
-from hiera_video.data.lists import VideoList, build_video_list
+from hiera_video.data.build_lists import build_video_list
+from hiera_video.data.lists import VideoList
 from hiera_video.data.loader import build_test_loader
 from hiera_video.engine.batch import BadVideos, autocast, check_bad_limit, to_model_input
 from hiera_video.engine.metrics import (

@@ -15,8 +15,9 @@ from typing import Any
 from fvcore.common.config import CfgNode
 from tqdm import tqdm
 
+from hiera_video.data.build_lists import build_unchecked_video_list
 from hiera_video.data.dataset import VideoDataset
-from hiera_video.data.lists import VideoList, build_unchecked_video_list
+from hiera_video.data.lists import VideoList
 from hiera_video.inspection.inspect_video import hash_whole_file, inspect_video
 from hiera_video.inspection.pool import WorkFailedError, map_paths
 from hiera_video.inspection.survey import (

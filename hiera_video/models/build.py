@@ -81,8 +81,8 @@ def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE:
         others = [o for o in MODELS if (o[:4], "16x" in o) == (name[:4], is_image)]
         raise ValueError(
             f"MODEL.MODEL_NAME = {name} is {'an image' if is_image else 'a video'} model, which does not go with "
-            f"DATA.NUM_FRAMES = {cfg.DATA.NUM_FRAMES}: images are clips of 1 frame. For {'videos' if is_image else 'images'}: "
-            f"{', '.join(others)}"
+            f"DATA.NUM_FRAMES = {cfg.DATA.NUM_FRAMES}: images are clips of 1 frame. "
+            f"For {'videos' if is_image else 'images'}: {', '.join(others)}"
         )
     variant = {"embed_dim": cfg.HIERA.EMBED_DIM, "num_heads": cfg.HIERA.NUM_HEADS, "stages": cfg.HIERA.STAGES}
     return build_model(

@@ -15,9 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fvcore.common.config import CfgNode
 
-from hiera_video.data.lists import UNLABELED, VIDEO_SUFFIXES, build_unchecked_video_list, load_kinetics_csv
+from hiera_video.data.build_lists import build_unchecked_video_list
+from hiera_video.data.lists import UNLABELED, VIDEO_SUFFIXES, load_kinetics_csv
 from hiera_video.utils.pathmgr import is_url, pathmgr
 from hiera_video.video import is_series
+from hiera_video.video.image_backend import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "test")
 _NO_TEXT = re.compile("[\ud800-\udfff]")  # how Python reads names whose bytes are not UTF-8
@@ -74,11 +76,10 @@ def collect_videos(source: str, *, separator: str = " ", path_prefix: str = "") 
     """
     is_here = not is_url(source)
     if is_here and any(letter in source for letter in "*?[") and not os.path.exists(source):
-        found = [path for path in glob.glob(source, recursive=True) if is_video_name(path)]
-        return _make(sorted(found), source, root=_find_glob_root(source))
+        return _make(_choose(glob.glob(source, recursive=True)), source, root=_find_glob_root(source))
     if is_here and os.path.isdir(source):
-        below = (os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names)
-        return _make(sorted(filter(is_video_name, below)), source, root=source)
+        below = [os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names]
+        return _make(_choose(below), source, root=source)
     if source.lower().endswith(".parquet"):
         return _read_manifest(source)
     if source.lower().endswith((".csv", ".txt")):
@@ -103,6 +104,13 @@ def collect_paths(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[s
     return _make(paths, "the videos", labels=labels, root=_find_common_folder(paths))
 
 
+def _choose(paths: list[str]) -> list[str]:
+    """The videos, or where there is none, the pictures: beside videos, pictures are their thumbnails."""
+    return sorted(filter(is_video_name, paths)) or sorted(
+        path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)
+    )
+
+
 def is_video_name(path: str) -> bool:
     """Whether a file's name ends like a video's."""
     return path.lower().endswith(VIDEO_SUFFIXES)
@@ -117,7 +125,7 @@ def _make(
     root: str = "",
 ) -> Collection:
     if len(paths) == 0:
-        raise FileNotFoundError(f"{source}: no video there; video files end in {', '.join(VIDEO_SUFFIXES)}")
+        raise FileNotFoundError(f"{source}: no video there; files end in {', '.join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)}")
     paths = np.array(paths, dtype=np.str_)
     if unnamed := next(filter(_NO_TEXT.search, paths.tolist()), None):
         raise ValueError(f"{source}: {unnamed!r} is not UTF-8, so no table can hold this name; rename the file")

@@ -79,6 +79,8 @@ class SlidingWindows:
         Raises:
             ValueError: windows in seconds, of pictures without a frame rate.
         """
+        if index.num_frames == 1 and not index.fps:  # a single picture
+            return ClipPlan(np.zeros((1, self.num_frames), dtype=np.int64), np.full((1, 2), np.nan))
         if self.unit == "sec" and not index.fps:
             raise ValueError("its frame rate is unknown, so windows in seconds have no meaning; use frames")
         grid = self.make_grid(index.fps if self.unit == "sec" else 1)

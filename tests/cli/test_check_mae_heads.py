@@ -74,7 +74,7 @@ def test_released_weights_are_named_and_need_no_decoder_in_extraction(video, tmp
     keys = ["MODEL.MODEL_NAME", "mae_hiera_base_16x224", "HIERA.EMBED_DIM", "8", "HIERA.STAGES", "[1, 1, 1, 1]"]
     keys += ["DATA.NUM_FRAMES", "4", "DATA.TRAIN_CROP_SIZE", "64", "DATA.TEST_CROP_SIZE", "64"]
     keys += ["DATA.TRAIN_JITTER_SCALES", "[64, 72]"]
-    torch.save(content, tmp_path / "whole.pth")  # with its decoder
+    torch.save({"model_state": content["model_state"]}, tmp_path / "whole.pth")  # with its decoder
     found = {}
     for name in ("mae_k400", str(tmp_path / "whole.pth")):
         folder = tmp_path / f"embeddings_{len(found)}"

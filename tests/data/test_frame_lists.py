@@ -5,8 +5,8 @@ import json
 import pytest
 
 from hiera_video.config.defaults import get_cfg
+from hiera_video.data.build_lists import build_video_list
 from hiera_video.data.frame_lists import load_frame_list
-from hiera_video.data.lists import build_video_list
 
 HEADER = "original_vido_id video_id frame_id path labels\n"
 

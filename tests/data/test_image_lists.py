@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from hiera_video.config import load_config
+from hiera_video.data.build_lists import build_video_list
 from hiera_video.data.image_lists import find_images, load_image_tables, load_image_tar
-from hiera_video.data.lists import build_video_list
 from hiera_video.data.loader import build_test_loader, build_train_dataset
 from hiera_video.data.transforms import build_eval_transform
 from hiera_video.engine.batch import to_model_input

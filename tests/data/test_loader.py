@@ -11,7 +11,7 @@ import pytest
 from video_factory import write_video
 
 from hiera_video.config import load_config
-from hiera_video.data.lists import build_video_list
+from hiera_video.data.build_lists import build_video_list
 from hiera_video.data.loader import EpochSampler, ShardSampler, build_train_loader
 
 

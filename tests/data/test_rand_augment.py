@@ -150,13 +150,58 @@ def test_the_chance_and_number_of_operations():
         name: op._replace(apply=lambda clip, *arguments, name=name: applied.append(name))
         for name, op in OPERATIONS.items()
     }
-    step = RandAugment(parse_rand_augment("rand-m7-n2-p0.25-inc1"))
     with seeded(0), pytest.MonkeyPatch.context() as patch:
         patch.setattr(rand_augment, "OPERATIONS", operations)
+        step = RandAugment(parse_rand_augment("rand-m7-n2-p0.25-inc1"))
         for _ in range(1000):
             step(make_clip(t=1, h=4, w=4))
     assert abs(len(applied) - 500) < 80  # standard error 19
     assert len(set(applied)) == 14
+
+
+def test_timms_set_has_one_more_operation_and_may_repeat_one():
+    step = RandAugment(parse_rand_augment("rand-m9-n2-mstd0.5-inc1"), like="timm")
+    applied = []
+    step.operations = [
+        op._replace(apply=lambda clip, *arguments, i=i: applied.append(i)) for i, op in enumerate(step.operations)
+    ]
+    pairs = []
+    with seeded(0):
+        for _ in range(3000):
+            step(make_clip(t=1, h=4, w=4))
+            pairs += [tuple(applied)] if len(applied) == 2 else []
+            applied.clear()
+    assert set(sum(pairs, ())) == set(range(15))
+    assert abs(len(pairs) / 3000 - 0.25) < 0.03, "each of the two with a chance of one half"
+    assert abs(sum(a == b for a, b in pairs) / len(pairs) - 1 / 15) < 0.03, (
+        "drawn with replacement, as numpy.random.choice"
+    )
+
+
+@pytest.mark.parametrize("level", [0.0, 3.0, 9.0, 9.9])
+def test_timms_operations_change_the_same_pixels(level):
+    """Those that draw no sign and warp nothing; warps and their strengths are compared with PyTorchVideo's."""
+    timm = pytest.importorskip("timm.data.auto_augment")
+    from PIL import Image
+
+    clip = make_clip(t=1, h=30, w=24)
+    pairs = {
+        "PosterizeIncreasing": OPERATIONS["Posterize"],
+        "SolarizeIncreasing": OPERATIONS["Solarize"],
+        "SolarizeAdd": RandAugment(parse_rand_augment("rand-m9-inc1"), like="timm").operations[-1],
+        "AutoContrast": OPERATIONS["AutoContrast"],
+        "Equalize": OPERATIONS["Equalize"],
+        "Invert": OPERATIONS["Invert"],
+    }
+    picture = Image.fromarray(clip[0].permute(1, 2, 0).numpy())
+    for name, operation in pairs.items():
+        to_arguments = timm.LEVEL_TO_ARG[name]
+        arguments = to_arguments(level, {}) if to_arguments else ()
+        expected = torch.from_numpy(np.array(timm.NAME_TO_OP[name](picture, *arguments))).permute(2, 0, 1)
+        changed = clip.clone()
+        operation.apply(changed, *operation.draw_arguments(level / 10))
+        share = ((changed[0].int() - expected.int()).abs() <= 1).float().mean()
+        assert share == 1 or (name == "SolarizeIncreasing" and share > 0.97), (name, level, share)
 
 
 def test_the_spread_of_the_magnitude():

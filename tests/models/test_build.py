@@ -82,8 +82,9 @@ def test_the_keys_of_a_config_reach_the_model():
         "HIERA.STAGES": [1, 1, 2, 1],
         "MODEL.MODEL_NAME": "hiera_tiny_16x224",
     }
-    cfg = load_config([], [str(word) for pair in keys.items() for word in pair])
-    model = build_model_from_cfg(cfg, crop_size=64)
+    keys |= {"DATA.PATH_TO_DATA_DIR": "data", "DATA.TRAIN_JITTER_SCALES": [64, 72]}
+    keys |= {"DATA.TRAIN_CROP_SIZE": 64, "DATA.TEST_CROP_SIZE": 64}
+    model = build_model_from_cfg(load_config([], [str(word) for pair in keys.items() for word in pair]), crop_size=64)
     assert set(model.pos_embed_grids) == {"pos_embed_global", "pos_embed_window", "pos_embed_temporal"}
     windowed = [block.attn.unit_windows is not None for block in model.blocks]
     assert windowed == [False, False, False, True, True], (
@@ -91,6 +92,8 @@ def test_the_keys_of_a_config_reach_the_model():
     )
     mae = {"MODEL.MODEL_NAME": "mae_hiera_tiny_16x224", "MAE.MULTI_SCALE": False, "MAE.CONTRASTIVE_TEMPERATURE": 0.3}
     mae |= {"MAE.CONTRASTIVE_WEIGHT": 0.1, "HIERA.EMBED_DIM": 8, "HIERA.STAGES": [1, 1, 1, 1], "DATA.NUM_FRAMES": 4}
+    mae |= {"DATA.PATH_TO_DATA_DIR": "data", "TASK": "pretrain", "DATA.TRAIN_JITTER_SCALES": [64, 72]}
+    mae |= {"DATA.TRAIN_CROP_SIZE": 64, "DATA.TEST_CROP_SIZE": 64}
     model = build_model_from_cfg(load_config([], [str(word) for pair in mae.items() for word in pair]), crop_size=64)
     assert not any("multi_scale" in name for name, _ in model.named_parameters())
     assert model.contrastive_temperature == 0.3
