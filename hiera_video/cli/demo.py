@@ -215,7 +215,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "opts", nargs="*", metavar="[images] [KEY VALUE]", help="pictures, not videos; config keys to change"
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     args.is_images = args.opts[:1] == ["images"]
     args.opts = args.opts[args.is_images :]
     if args.mae and not args.is_images:

@@ -72,7 +72,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", help="path or URL of other weights; default: the released ones")
     parser.add_argument("--output-dir", help="where the results go; default: output/verify_MODEL")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change, such as TEST.BATCH_SIZE")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 @report_errors
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hiera_video.cli.run import main as run
 
     recipe = find_tested_recipe(args.model)
-    found = _ACCURACY.match(recipe.reported)
+    found = _ACCURACY.search(recipe.reported)
     if found is None:
         raise ValueError(f"the head of {recipe.name} reports no top-1 accuracy, but {recipe.reported!r}")
     released = "mae_in1k_ft_in1k" if recipe.name.startswith("ImageNet/") else "mae_k400_ft_k400"

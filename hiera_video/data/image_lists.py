@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from hiera_video.video.image_backend import IMAGE_SUFFIXES, name_parquet_row, name_tar_member
 
-_SPLIT_NAMES = {"train": ("train",), "val": ("val", "validation"), "test": ("test", "val", "validation")}
+_SPLIT_NAMES = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
 _UNLABELED = -1
 
 
@@ -27,7 +27,7 @@ Entries = tuple[list[str], list[int], tuple[str, ...] | None]  # paths, labels, 
 def find_images(folder: str, split: str) -> tuple[str, list[str]]:
     """What lies in a folder of ImageNet for a split: its kind, "folders", "tar" or "tables", and where.
 
-    Looked for in this order, for "test" also under the names of "val":
+    Looked for in this order:
 
     - ``<split>/<class>/*.JPEG``: class folders;
     - ``ILSVRC2012_img_<split>.tar`` or ``<split>.tar``: of one tar archive a class (training), of class folders, or

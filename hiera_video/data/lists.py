@@ -226,6 +226,11 @@ def check_video_list(videos: VideoList, *, num_classes: int | None, source: str)
 
 
 def _check_labels(videos: VideoList, *, num_classes: int, source: str) -> None:
+    if videos.class_names and len(videos.class_names) != num_classes:
+        raise ValueError(
+            f"{source} has {len(videos.class_names)} classes, MODEL.NUM_CLASSES is {num_classes}: labels would not "
+            "mean what the model's outputs mean"
+        )
     labels = videos.labels
     bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(bad) == 0:

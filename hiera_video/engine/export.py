@@ -163,9 +163,10 @@ def _check_arguments(trained: Trained, *, output: str, formats: Sequence[str], p
 def _draw_clips(cfg: CfgNode, input_size: Sequence[int], count: int) -> Tensor:
     """Normalized clips (count, 3, T, H, W) of blurred noise: they differ from each other more than white noise does."""
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand((count, 3, 4, 6, 6), generator=generator)
-    pixels = F.interpolate(noise, size=tuple(input_size), mode="trilinear")  # (count, 3, T, H, W)
-    mean, std = (torch.tensor(x)[:, None, None, None] for x in (cfg.DATA.MEAN, cfg.DATA.STD))  # (C, 1, 1, 1)
+    coarse, mode = ((4, 6, 6), "trilinear") if len(input_size) == 3 else ((6, 6), "bilinear")
+    noise = torch.rand((count, 3, *coarse), generator=generator)
+    pixels = F.interpolate(noise, size=tuple(input_size), mode=mode)  # (count, 3, [T,] H, W)
+    mean, std = (torch.tensor(x).view(-1, *[1] * len(input_size)) for x in (cfg.DATA.MEAN, cfg.DATA.STD))
     return (pixels - mean) / std
 
 

@@ -87,7 +87,8 @@ def find_short_videos(
     """Videos with fewer frames than a clip; ``count_needed`` gives a clip's length in frames at a frame rate."""
     for path in sorted(records):
         index = records[path].index
-        if index is not None and index.num_frames < count_needed(index.fps):
+        is_picture = records[path].codec == "image"  # a clip of one frame, whatever DATA.SAMPLING_RATE is
+        if index is not None and not is_picture and index.num_frames < count_needed(index.fps):
             reason = f"{index.num_frames} frames at {index.fps:.4g} fps; a clip has {count_needed(index.fps)}"
             yield Finding("short", path, tuple(splits[path]), reason)
 

@@ -99,6 +99,7 @@ def make_cfg(folder, **changes):
         "MODEL.NUM_CLASSES": 3,
         "TEST.NUM_ENSEMBLE_VIEWS": 1,
         "TEST.NUM_SPATIAL_CROPS": 3,
+        "TEST.SPLIT": "val",
         **changes,
     }
     return load_config([], [str(word) for pair in keys.items() for word in pair])

@@ -226,3 +226,13 @@ def test_large_weights_lie_beside_the_graph(trained, tmp_path, monkeypatch, onnx
         for path in (tmp_path / "model.onnx", onnx_file)
     )
     np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_a_model_of_images_is_exported_for_pictures(tmp_path):
+    changes = {"MODEL__MODEL_NAME": "hiera_tiny_224", "DATA__NUM_FRAMES": 1}
+    trained = load_trained(write_tiny_checkpoint(tmp_path / "tiny.pyth", **changes))
+    exported = export_model(trained, output_dir=tmp_path, formats=["torch"])[0]
+    pictures = torch.rand(5, 3, 32, 32)
+    with torch.no_grad():
+        expected = trained.model(pictures)
+    torch.testing.assert_close(torch.export.load(exported.path).module()(pictures), expected, atol=1e-4, rtol=1e-4)

@@ -118,3 +118,13 @@ def test_what_is_not_there_is_named(source, tmp_path):
         collect_videos(str(tmp_path / source))
     with pytest.raises(FileNotFoundError, match="no videos are named"):
         collect_paths([])
+
+
+def test_pictures_are_taken_where_there_are_no_videos(folder, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for name in ("b.PNG", "a.jpg", "notes.txt"):
+        (tmp_path / "pictures" / name).touch()
+    found = collect_videos(str(tmp_path / "pictures"))
+    assert [path.rsplit("/", 1)[1] for path in found.paths] == ["a.jpg", "b.PNG"]
+    (tmp_path / "pictures" / "clip.mp4").touch()
+    assert len(collect_videos(str(tmp_path / "pictures")).paths) == 1, "beside videos, pictures are their thumbnails"

@@ -142,3 +142,9 @@ def test_a_part_of_a_video_takes_the_windows_that_lie_in_it():
         ClipsWithin(windows, start_sec=10.0, end_sec=12.0).plan(index)
     with pytest.raises(ValueError, match="empty"):
         ClipsWithin(windows, start_sec=3.0, end_sec=3.0)
+
+
+def test_a_picture_is_one_window_whatever_the_unit():
+    for unit in ("sec", "frames"):
+        plan = SlidingWindows(1, window=2, stride=1, unit=unit).plan(make_index(1, fps=0.0, duration_sec=0.0))
+        assert plan.frames.tolist() == [[0]] and np.isnan(plan.spans_sec).all()
