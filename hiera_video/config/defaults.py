@@ -189,8 +189,8 @@ KEYS: dict[str, Key] = {
     ),
     "DATA.MAX_SHORT_SIDE": Key(
         0,
-        "Larger frames are scaled down to this short side, px, while their colors are converted. That is faster "
-        "for videos much larger than the crops, but gives other pixels than a full decode and a resize. 0: never.",
+        "Larger frames are scaled down to this short side, px, while their colors are converted (JPEG pictures: to "
+        "1/2, 1/4 or 1/8, not below it). Faster, but other pixels than a full decode and a resize. 0: never.",
         at_least(0),
     ),
     # ---- data: which frames

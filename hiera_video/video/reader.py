@@ -115,7 +115,9 @@ class VideoReader:
             self.backend = "pictures"
             with _naming(self.path):
                 self._main: PyavBackend | FramesBackend | ImageBackend = (
-                    FramesBackend(self.path) if is_frames_path(self.path) else ImageBackend(self.path)
+                    FramesBackend(self.path)
+                    if is_frames_path(self.path)
+                    else ImageBackend(self.path, max_short_side_px=max_short_side_px)
                 )
             return
         source = find_source(self.path)

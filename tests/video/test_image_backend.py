@@ -71,3 +71,12 @@ def test_a_missing_picture_archive_or_place_is_named(tmp_path):
         read_image_bytes(name_tar_member(str(tmp_path / "a.tar"), "a.png", offset=5, size=10))
     with pytest.raises(ValueError, match="after '::' comes NAME@OFFSET"):
         read_image_bytes(f"{tmp_path}/a.tar::a.png")
+
+
+def test_scaled_decoding_keeps_the_short_side_long_enough(tmp_path):
+    data = encode(Image.fromarray(RGB).resize((400, 300)), "JPEG")
+    shapes = {px: decode_image(data, max_short_side_px=px).shape[:2] for px in (0, 37, 100, 150, 151)}
+    assert shapes == {0: (300, 400), 37: (38, 50), 100: (150, 200), 150: (150, 200), 151: (300, 400)}
+    (tmp_path / "a.jpg").write_bytes(data)
+    with VideoReader(tmp_path / "a.jpg", max_short_side_px=100) as reader:
+        assert reader.get_frames([0]).shape == (1, 150, 200, 3)
