@@ -39,7 +39,7 @@ import common  # noqa: E402
 
 from hiera_video.config.defaults import get_cfg  # noqa: E402
 from hiera_video.data.clip_sampling import build_clip_sampler  # noqa: E402
-from hiera_video.data.dataset import VideoDataset, collate_samples  # noqa: E402
+from hiera_video.data.dataset import VideoDataset  # noqa: E402
 from hiera_video.data.lists import VideoList  # noqa: E402
 from hiera_video.data.transforms import build_eval_transform, build_train_transform  # noqa: E402
 from hiera_video.utils import ptv_compat  # noqa: E402, F401
@@ -289,7 +289,7 @@ def measure_loader(path: str, num_clips: int) -> dict:
             make_training_set(path, num_clips + 16),
             batch_size=8,
             num_workers=workers,
-            collate_fn=collate_samples,
+            collate_fn=VideoDataset.collate,
             persistent_workers=False,
         )
         batches = iter(loader)

@@ -182,7 +182,7 @@ class Soak:
     def compare(self, first: Path, second: Path) -> None:
         """Raises Broken where two finished runs differ in anything but times."""
         one, two = (read_checkpoint_file(list_checkpoints(folder)[-1]).training for folder in (first, second))
-        for key in ("digest", "best_top1", "bad_videos", "first_loss"):
+        for key in ("digest", "best_score", "bad_videos", "first_loss"):
             if one[key] != two[key]:
                 raise Broken(f"{key} of {second} differs: {one[key]} and {two[key]}")
         for name in ("metrics.jsonl", "test_results.json"):

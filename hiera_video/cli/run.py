@@ -12,7 +12,9 @@ job uses all of them. In a checkout `python tools/run_net.py` does the same.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from fvcore.common.config import CfgNode
 
 from hiera_video.cli.arguments import make_parser, parse_with_config, report_errors
 
@@ -42,20 +44,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.print_config:
         print(dump_config(cfg), end="")
         return 0
-    from hiera_video.engine.evaluate import test
     from hiera_video.engine.extraction.job import extract
     from hiera_video.engine.launch import launch
-    from hiera_video.engine.training.classify import train
-    from hiera_video.engine.training.pretrain import pretrain
 
     if cfg.TRAIN.ENABLE and cfg.TEST.ENABLE:
         from hiera_video.data.build_lists import build_video_list
 
         build_video_list(cfg, cfg.TEST.SPLIT)  # a list that is missing shows now, and not after days of training
-    train_job = pretrain if cfg.TASK == "pretrain" else train
-    jobs = ((train_job, cfg.TRAIN), (test, cfg.TEST), (extract, cfg.EXTRACT))
+    train_job, test_job = find_jobs(cfg.TASK)
+    jobs = ((train_job, cfg.TRAIN), (test_job, cfg.TEST), (extract, cfg.EXTRACT))
     launch([job for job, section in jobs if section.ENABLE], cfg)
     return 0
+
+
+def find_jobs(task: str) -> tuple[Callable[[CfgNode], None], Callable[[CfgNode], None]]:
+    """The training job and the test job of a TASK; the config's rules refuse a test of what has none."""
+    from hiera_video.engine.evaluate import test
+
+    if task == "pretrain":
+        from hiera_video.engine.training.pretrain import pretrain
+
+        return pretrain, test
+    from hiera_video.engine.training.classify import train
+
+    return train, test
 
 
 def format_recipes() -> str:

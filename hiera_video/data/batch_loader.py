@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-from hiera_video.data.dataset import VideoDataset, collate_samples
+from hiera_video.data.samples import SampleDataset
 from hiera_video.utils.board import NOTHING, Board, find_dead, is_timeout
 from hiera_video.utils.logging import get_logger
 
@@ -23,7 +23,7 @@ _MAX_IDLE_DEATHS = 10  # processes that died at no video; one more is no bad luc
 
 
 class BatchLoader:
-    """Batches of a `VideoDataset`, always the same ones in the same order, however many processes decode them.
+    """Batches of a `SampleDataset`, always the same ones in the same order, however many processes decode them.
 
     If a process dies at a video, or is at one for longer than ``timeout_sec``, that video is given up: from then on it
     is a bad video like any other. New processes go on with the batch that is due next.
@@ -42,7 +42,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: VideoDataset,
+        dataset: SampleDataset,
         *,
         sampler: Sampler,
         batch_size: int,
@@ -97,9 +97,8 @@ class BatchLoader:
     def _make_loader(self) -> DataLoader:
         # A generator of its own: torch would draw a seed from the global one, whenever processes are started.
         own = torch.Generator().manual_seed(0)
-        return DataLoader(
-            self.dataset, batch_sampler=self._due, collate_fn=collate_samples, generator=own, **self._options
-        )
+        collate = self.dataset.collate
+        return DataLoader(self.dataset, batch_sampler=self._due, collate_fn=collate, generator=own, **self._options)
 
     def _get_next(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
         """The next batch; None when the processes are lost and new ones are needed."""

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
 from hiera_video.data.lists import VideoList
+from hiera_video.data.samples import SampleDataset, collate_rest
 from hiera_video.data.transforms import ClipTransform
-from hiera_video.utils.board import Board
 from hiera_video.utils.rng import seeded
 from hiera_video.video import VideoDecodeError, VideoReader
 from hiera_video.video.manifest import Manifest, open_video
-from hiera_video.video.source import is_unreachable
-
-_MAX_REPLACEMENTS = 10
 
 
 class FrameIndexSampler(Protocol):
@@ -28,32 +24,15 @@ class FrameIndexSampler(Protocol):
         """Frame indices (clips, T)."""
 
 
-class BadVideo(NamedTuple):
-    """A video that gave no sample.
+class VideoDataset(SampleDataset):
+    """Samples of a list of videos; see `SampleDataset`.
 
-    Attributes:
-        position: in the list.
-        reason: names the path.
-        is_passing: the file may be whole, and it was the way to it that failed, such as a network that is away.
-    """
-
-    position: int
-    path: str
-    reason: str
-    is_passing: bool = False
-
-
-class VideoDataset(Dataset):
-    """Samples of a list of videos.
-
-    ``dataset[i]``, or ``dataset[epoch, i]`` in training, is a dict:
+    A sample is a dict:
 
     - ``video``: uint8 (V, C, T, H, W); V = ``num_samples`` x the sampler's clips x the transform's crops
     - ``label``: int; ``index``: int, position in the list
     - ``mask``: bool (V, U), only with ``make_mask``: which mask units of each view stay visible
-    - ``bad``: list of (index, path, reason), one for each video that could not be decoded for this sample
-
-    All randomness comes from (seed, epoch, index, view), so a sample does not depend on workers, ranks or order.
+    - ``bad``: list of `BadVideo`
 
     Args:
         videos: paths and labels.
@@ -87,44 +66,26 @@ class VideoDataset(Dataset):
         max_short_side_px: int = 0,
         manifest: Manifest | None = None,
     ) -> None:
-        self.videos = videos
+        super().__init__(videos, num_samples=num_samples, replaces_bad=bad_view_shape is None, seed=seed)
+        self.videos: VideoList = videos
         self.clip_sampler = clip_sampler
         self.transform = transform
         self.make_mask = make_mask
-        self.num_samples = num_samples
         self.bad_view_shape = bad_view_shape
-        self.seed = seed
         self._reader_options: dict[str, Any] = {"backend": decoding_backend, "max_short_side_px": max_short_side_px}
         self.manifest = manifest
-        self.given_up: dict[int, str] = {}  # position -> reason, of videos that brought a process down or to a halt
-        self.board: Board | None = None  # where a loader sees what its processes are at
 
-    def __len__(self) -> int:
-        return len(self.videos)
+    def load(self, epoch: int, index: int) -> dict[str, Any]:
+        """The views of a video, its label, and with ``make_mask`` the masks of its views."""
+        sample = {"video": self._read_views(epoch, index), "label": int(self.videos.labels[index])}
+        if self.make_mask is not None:
+            sample["mask"] = self._draw_masks(self.make_mask, epoch, index)
+        return sample
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        bad: list[BadVideo] = []
-        for attempt in range(_MAX_REPLACEMENTS + 1):
-            position = index if attempt == 0 else self._draw_replacement(epoch, index, attempt)
-            try:
-                sample = self._make_sample(self._load_views(epoch, position), position, bad)
-                if self.make_mask is not None:
-                    sample["mask"] = self._draw_masks(self.make_mask, epoch, position)
-                return sample
-            except (VideoDecodeError, OSError) as error:
-                bad.append(BadVideo(position, str(self.videos.paths[position]), str(error), is_unreachable(error)))
-            if self.bad_view_shape is not None:
-                return self._make_sample(torch.zeros(self.bad_view_shape, dtype=torch.uint8), position, bad)
-        reasons = "\n  ".join(entry.reason for entry in bad)
-        raise VideoDecodeError(f"{len(bad)} videos in a row could not be decoded:\n  {reasons}")
-
-    def _draw_replacement(self, epoch: int, index: int, attempt: int) -> int:
-        with seeded(self.seed, epoch, index, self.num_samples, attempt):  # no view has the number num_samples
-            return random.randrange(len(self.videos))
-
-    def _make_sample(self, video: torch.Tensor, index: int, bad: list[BadVideo]) -> dict[str, Any]:
-        return {"video": video, "label": int(self.videos.labels[index]), "index": index, "bad": bad}
+    def make_bad(self, index: int) -> dict[str, Any]:
+        """A black video with its label."""
+        video = torch.zeros(self.bad_view_shape or (), dtype=torch.uint8)
+        return {"video": video, "label": int(self.videos.labels[index])}
 
     def _draw_masks(self, make_mask: Callable[[], torch.Tensor], epoch: int, index: int) -> torch.Tensor:
         masks = []
@@ -132,17 +93,6 @@ class VideoDataset(Dataset):
             with seeded(self.seed, epoch, index, view, 2):
                 masks.append(make_mask())
         return torch.stack(masks)  # (V, U)
-
-    def _load_views(self, epoch: int, index: int) -> torch.Tensor:
-        if index in self.given_up:
-            raise VideoDecodeError(f"{self.videos.paths[index]}: {self.given_up[index]}")
-        if self.board is None:
-            return self._read_views(epoch, index)
-        self.board.enter(index)
-        try:
-            return self._read_views(epoch, index)
-        finally:
-            self.board.leave()
 
     def _read_views(self, epoch: int, index: int) -> torch.Tensor:
         with open_video(str(self.videos.paths[index]), self.manifest, **self._reader_options) as reader:
@@ -176,19 +126,18 @@ class VideoDataset(Dataset):
         wanted, places = np.unique(positions, return_inverse=True)
         return wanted.tolist(), torch.from_numpy(places.reshape(positions.shape))
 
+    @staticmethod
+    def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch: ``video`` uint8 (B, V, C, T, H, W), ``label`` and ``index`` int64 (B,), ``bad`` one list.
 
-def collate_samples(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Samples as a batch: ``video`` uint8 (B, V, C, T, H, W), ``label`` and ``index`` int64 (B,), ``bad`` one list.
-
-    Where samples have a mask, ``mask`` is bool (B, V, U).
-    """
-    batch = {
-        # In a worker this stacks in shared memory, so that the batch is not copied again on its way.
-        "video": default_collate([sample["video"] for sample in samples]),
-        "label": torch.tensor([sample["label"] for sample in samples]),
-        "index": torch.tensor([sample["index"] for sample in samples]),
-        "bad": [entry for sample in samples for entry in sample["bad"]],
-    }
-    if "mask" in samples[0]:
-        batch["mask"] = torch.stack([sample["mask"] for sample in samples])
-    return batch
+        Where samples have a mask, ``mask`` is bool (B, V, U).
+        """
+        batch = {
+            # In a worker this stacks in shared memory, so that the batch is not copied again on its way.
+            "video": default_collate([sample["video"] for sample in samples]),
+            "label": torch.tensor([sample["label"] for sample in samples]),
+            **collate_rest(samples),
+        }
+        if "mask" in samples[0]:
+            batch["mask"] = torch.stack([sample["mask"] for sample in samples])
+        return batch

@@ -17,6 +17,7 @@ from hiera_video.data.clip_sampling import build_clip_sampler
 from hiera_video.data.dataset import VideoDataset
 from hiera_video.data.lists import VideoList
 from hiera_video.data.oddities import find_oddities
+from hiera_video.data.samples import SampleDataset
 from hiera_video.data.transforms import build_eval_transform, build_train_transform
 from hiera_video.utils.distributed import get_local_world_size, get_rank, get_world_size
 from hiera_video.utils.logging import get_logger
@@ -124,7 +125,7 @@ def build_train_loader(cfg: CfgNode, *, make_mask: Callable[[], torch.Tensor] | 
         rank=get_rank(),
         world_size=world_size,
     )
-    return _build_loader(cfg, dataset, sampler, batch_size=cfg.TRAIN.BATCH_SIZE // parts)
+    return build_loader(cfg, dataset, sampler, batch_size=cfg.TRAIN.BATCH_SIZE // parts)
 
 
 def build_train_dataset(
@@ -229,10 +230,10 @@ def _build_eval_loader(
 ) -> BatchLoader:
     sampler = ShardSampler(len(dataset), rank=get_rank(), world_size=get_world_size(), leave_out=leave_out)
     clips_per_process = max(cfg.TEST.BATCH_SIZE // get_world_size(), 1)
-    return _build_loader(cfg, dataset, sampler, batch_size=max(clips_per_process // num_views, 1))
+    return build_loader(cfg, dataset, sampler, batch_size=max(clips_per_process // num_views, 1))
 
 
-def _build_loader(cfg: CfgNode, dataset: VideoDataset, sampler: Sampler, *, batch_size: int) -> BatchLoader:
+def build_loader(cfg: CfgNode, dataset: SampleDataset, sampler: Sampler, *, batch_size: int) -> BatchLoader:
     return BatchLoader(
         dataset,
         sampler=sampler,

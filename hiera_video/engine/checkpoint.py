@@ -70,7 +70,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 def compute_digest(content: dict[str, Any]) -> str:
     """SHA-256 of the part of a checkpoint that training goes on from: weights, moments, progress."""
-    part = {key: content[key] for key in (*_CONTINUED, "epoch", "step", "best_top1") if key in content}
+    part = {key: content[key] for key in (*_CONTINUED, "epoch", "step", "best_score") if key in content}
     return compute_tree_digest(part)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,14 +13,12 @@ import simplejson
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
-from tqdm import tqdm
 
 from hiera_video.config import compute_digest, dump_config
 from hiera_video.data.batch_loader import BatchLoader
 from hiera_video.data.build_lists import build_video_list
 from hiera_video.data.lists import VideoList
 from hiera_video.data.loader import build_test_loader
-from hiera_video.engine.batch import BadVideos, autocast, check_bad_limit, to_model_input
 from hiera_video.engine.metrics import (
     compute_confusion,
     compute_interval,
@@ -30,10 +27,10 @@ from hiera_video.engine.metrics import (
     compute_topk_hits,
 )
 from hiera_video.engine.scored_parts import ScoredParts, describe_settings
+from hiera_video.engine.scoring import compute_per_video
 from hiera_video.engine.trained import find_weights, load_model
-from hiera_video.utils.distributed import all_gather_objects, get_device, get_world_size, is_main_process
+from hiera_video.utils.distributed import get_device, is_main_process
 from hiera_video.utils.files import write_whole
-from hiera_video.utils.interrupt import Interrupted, get_stop_reason
 from hiera_video.utils.logging import get_logger, log_json_stats
 from hiera_video.utils.versions import get_versions
 
@@ -90,93 +87,6 @@ def evaluate(
     return Predictions(probs=probs, labels=labels, failed=failed)
 
 
-@torch.inference_mode()
-def compute_per_video(
-    cfg: CfgNode,
-    model: nn.Module,
-    loader: BatchLoader,
-    *,
-    compute: Callable[[torch.Tensor], torch.Tensor],
-    title: str,
-    parts: ScoredParts | None = None,
-) -> tuple[torch.Tensor, dict[int, str]]:
-    """Computes a vector of every view, and its mean over the views of each video of the list, over all ranks.
-
-    Args:
-        cfg: DATA.MEAN, DATA.STD, DATA.MAX_BAD_VIDEOS, TEST.BATCH_SIZE and TRAIN.PRECISION are read.
-        model: put into eval mode meanwhile.
-        loader: from `build_val_loader` or `build_test_loader`.
-        compute: clips (n, C, T, H, W) -> float32 (n, D).
-        title: name of the progress bar.
-        parts: what was scored before, and where to keep what is scored now.
-
-    Returns:
-        float32 (N, D) in the order of the list, NaN where a video could not be decoded; and the reasons of those by
-        position. Every rank gets the whole.
-
-    Raises:
-        RuntimeError: more bad videos than DATA.MAX_BAD_VIDEOS, or a video that was not counted exactly once.
-        Interrupted: a process was asked to stop.
-    """
-    device = get_device()
-    clips_per_forward = max(cfg.TEST.BATCH_SIZE // get_world_size(), 1)
-    bad = BadVideos(cfg.DATA.MAX_BAD_VIDEOS)
-    scored, is_stopped = [], False
-    was_training = model.training
-    model.eval()
-    for batch in tqdm(loader, desc=title, leave=False, disable=None if is_main_process() else True):
-        bad.update(batch)
-        clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
-        with autocast(device, cfg.TRAIN.PRECISION):
-            views = torch.cat([compute(part) for part in clips.split(clips_per_forward)])  # (B*V, D)
-        vectors = views.unflatten(0, (len(batch["index"]), -1)).mean(dim=1).cpu()  # (B, D)
-        scored.append((batch["index"], vectors))
-        if parts:
-            parts.add(*scored[-1], {entry.position: entry.reason for entry in batch["bad"]})
-        if get_stop_reason():
-            is_stopped = True
-            break
-    model.train(was_training)
-    _stop_together(parts, len(loader.dataset), is_stopped)
-    whole, failed = _gather(len(loader.dataset), scored, bad.reasons, parts.before if parts else None)
-    check_bad_limit(len(failed), cfg.DATA.MAX_BAD_VIDEOS)
-    return whole, failed
-
-
-def _stop_together(parts: ScoredParts | None, num_videos: int, is_stopped: bool) -> None:
-    """Raises Interrupted in all processes when one has stopped early; a request reaches the others within a second."""
-    if parts:
-        parts.write()
-    if any(all_gather_objects(is_stopped)):
-        reason = next(filter(None, all_gather_objects(get_stop_reason())))
-        kept = f"{len(parts.read()[0])} of {num_videos} videos are scored" if parts else "it begins anew"
-        raise Interrupted(f"stopped by {reason}; {kept}. Start the same command again to go on")
-
-
-def _gather(
-    num_videos: int,
-    scored: list[tuple[torch.Tensor, torch.Tensor]],
-    failed: dict[int, str],
-    before: tuple[torch.Tensor, torch.Tensor, dict[int, str]] | None = None,
-) -> tuple[torch.Tensor, dict[int, str]]:
-    """Everybody's scores in the order of the list.
-
-    Args:
-        scored: positions and vectors of this process's batches.
-        failed: position -> reason, of this process.
-        before: positions, vectors and failures that were scored before this job.
-    """
-    mine = (torch.cat([index for index, _ in scored]), torch.cat([v for _, v in scored]), failed) if scored else None
-    parts = [part for part in (*all_gather_objects(mine), before) if part is not None and len(part[0])]
-    index = torch.cat([part[0] for part in parts])
-    if not torch.equal(index.sort().values, torch.arange(num_videos)):
-        raise RuntimeError(f"{num_videos} videos, but {len(index)} predictions of {len(index.unique())} of them")
-    all_vectors = torch.cat([part[1] for part in parts])[index.argsort()]  # (N, D)
-    all_failed = dict(sorted((position, reason) for part in parts for position, reason in part[2].items()))
-    all_vectors[list(all_failed)] = float("nan")
-    return all_vectors, all_failed
-
-
 def test(cfg: CfgNode) -> None:
     """Tests a checkpoint over TEST.NUM_ENSEMBLE_VIEWS x TEST.NUM_SPATIAL_CROPS views of each video.
 
@@ -194,7 +104,7 @@ def test(cfg: CfgNode) -> None:
     model = load_model(cfg, checkpoint).to(get_device())
     videos = build_video_list(cfg, cfg.TEST.SPLIT)
     parts = ScoredParts(cfg.OUTPUT_DIR, describe_settings(cfg, checkpoint, videos))
-    scored = parts.before[0].tolist()
+    scored = [position for position, _ in parts.before[0]]
     if scored:
         logger.info("the test goes on: %d of %d videos are scored already", len(scored), len(videos))
     start = time.perf_counter()

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import simplejson
 import torch
 from fvcore.common.config import CfgNode
@@ -44,7 +43,7 @@ class ScoredParts:
 
     def __init__(self, output_dir: str | Path, settings: dict[str, str]) -> None:
         self.folder, self.settings = Path(output_dir) / "test_parts", settings
-        self._rows: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._rows: list[tuple[int, Any]] = []
         self._failed: dict[int, str] = {}
         self._written_at = time.monotonic()
         if is_main_process():
@@ -52,8 +51,8 @@ class ScoredParts:
         barrier()
         self.before = self.read()  # of the jobs before this one
 
-    def read(self) -> tuple[torch.Tensor, torch.Tensor, dict[int, str]]:
-        """All that is scored: positions int64 (n,), vectors float32 (n, D), and position -> reason of failures.
+    def read(self) -> tuple[list[tuple[int, Any]], dict[int, str]]:
+        """All that is scored: position and value of each sample, and position -> reason of failures.
 
         One process of each machine reads what lies there, and all get the same.
         """
@@ -61,17 +60,18 @@ class ScoredParts:
             [self._read_file(path) for path in sorted(self.folder.glob("part_*.pth"))] if not get_local_rank() else []
         )
         contents = [content for part in all_gather_objects(local) for content in part if content]
-        if not contents:
-            return torch.empty(0, dtype=torch.int64), torch.empty(0, 0), {}
-        index = torch.cat([content["index"] for content in contents])
-        kept = torch.from_numpy(np.unique(index.numpy(), return_index=True)[1])  # machines may share a folder
-        vectors = torch.cat([content["vectors"] for content in contents])
         failed = {position: reason for content in contents for position, reason in content["failed"].items()}
-        return index[kept], vectors[kept], failed
+        rows = (zip(content["index"], content["values"], strict=True) for content in contents)
+        return list(dict(row for part in rows for row in part).items()), failed  # machines may share a folder
 
-    def add(self, index: torch.Tensor, vectors: torch.Tensor, failed: dict[int, str]) -> None:
-        """Takes the scores of a batch of this process, and writes what it has every half a minute."""
-        self._rows.append((index, vectors))
+    def add(self, rows: list[tuple[int, Any]], failed: dict[int, str]) -> None:
+        """Takes positions and values of a batch of this process, and writes what it has every half a minute.
+
+        Args:
+            rows: values are trees of CPU tensors, numbers and texts.
+            failed: position -> reason.
+        """
+        self._rows += rows
         self._failed |= failed
         if time.monotonic() - self._written_at > _PERIOD_SEC:
             self.write()
@@ -81,17 +81,16 @@ class ScoredParts:
         self._written_at = time.monotonic()
         if not self._rows:
             return
-        index = torch.cat([index for index, _ in self._rows])
         content = {
-            "index": index,
-            "vectors": torch.cat([vectors for _, vectors in self._rows]),
+            "index": [position for position, _ in self._rows],
+            "values": [value for _, value in self._rows],
             "failed": self._failed,
         }
         path = self.folder / f"part_{time.time_ns()}_rank_{get_rank()}.pth"
         try:
             save_checkpoint(path, {**content, "digest": compute_tree_digest(content)})
         except OSError as error:
-            logger.error("scores of %d videos are not on disk yet: %s", len(index), error)
+            logger.error("scores of %d videos are not on disk yet: %s", len(self._rows), error)
             return
         self._rows, self._failed = [], {}
 

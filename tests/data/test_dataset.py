@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from video_factory import read_number, write_video
 
 from hiera_video.data.clip_sampling import PytorchVideoClipSampler, RandomClipSampler, UniformClipSampler
-from hiera_video.data.dataset import VideoDataset, collate_samples
+from hiera_video.data.dataset import VideoDataset
 from hiera_video.data.lists import VideoList
 from hiera_video.data.loader import EpochSampler
 from hiera_video.data.transforms import ClipTransform, EvalTransform, RandomResizedCrop, TrainTransform
@@ -72,7 +72,7 @@ def load_epochs(dataset, num_workers, epochs=(0, 1)):
         batch_size=2,
         sampler=sampler,
         num_workers=num_workers,
-        collate_fn=collate_samples,
+        collate_fn=VideoDataset.collate,
         persistent_workers=num_workers > 0,
     )
     batches = []
@@ -190,7 +190,7 @@ def test_broken_videos_are_reported_in_testing(with_broken):
     sample = dataset[2]
     assert sample["index"] == sample["label"] == 2 and sample["bad"][0][0] == 2
     assert sample["video"].shape == (2, 3, 4, 32, 32) and not sample["video"].any()
-    batch = collate_samples([dataset[i] for i in range(6)])
+    batch = VideoDataset.collate([dataset[i] for i in range(6)])
     assert batch["video"].shape == (6, 2, 3, 4, 32, 32) and [entry[0] for entry in batch["bad"]] == [2, 4]
 
 

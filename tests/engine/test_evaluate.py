@@ -12,6 +12,7 @@ import torch
 from hiera_video.config import dump_config
 from hiera_video.data.loader import build_test_loader
 from hiera_video.engine import evaluate as test_module
+from hiera_video.engine import scoring
 from hiera_video.engine.checkpoint import save_checkpoint
 from hiera_video.engine.launch import launch
 from hiera_video.models.build import build_model_from_cfg
@@ -110,9 +111,9 @@ def test_weights_that_leave_a_part_random_are_refused(make_cfg, checkpoint, tmp_
 
 
 def test_a_video_counted_twice_is_noticed():
-    index = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9])
+    rows = [(position, torch.zeros(8)) for position in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9)]
     with pytest.raises(RuntimeError, match="11 videos, but 11 predictions of 10 of them"):
-        test_module._gather(11, [(index, torch.zeros(11, 8))], {})
+        scoring._gather(11, rows, {}, ([], {}))
 
 
 @pytest.mark.slow

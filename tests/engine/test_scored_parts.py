@@ -96,7 +96,7 @@ def test_a_damaged_part_is_named_and_scored_again(make_cfg, changes, tmp_path, m
     parts = sorted((tmp_path / "out" / "test_parts").glob("part_*"))
     assert len(parts) == 3
     content = torch.load(parts[1], weights_only=True)
-    content["vectors"][0, 0] += 1e-6
+    content["values"][0][0] += 1e-6
     torch.save(content, parts[1])
     parts[2].write_bytes(parts[2].read_bytes()[:100])
     launch([evaluate.test], cfg)

@@ -14,7 +14,7 @@ TRAINING = {
     "model_state": {f"module.{name}": value for name, value in WEIGHTS.items()},
     "optimizer_state": {"state": {0: {"exp_avg": torch.full((4,), 2.0)}}},
     "scaler_state": {},
-    "best_top1": 12.5,
+    "best_score": 12.5,
     "epoch": 7,
     "cfg": "RNG_SEED: 3\n",
     "tokens_grid": [2, 8, 8],
@@ -44,7 +44,7 @@ def test_each_form_is_read_and_mapped_where_it_can_be(kind, is_zip, tmp_path):
     if kind == "training":
         assert (file.epoch, file.config, file.class_names) == (7, "RNG_SEED: 3\n", ("run", "jump"))
         assert file.tokens_grid == (2, 8, 8)
-        assert file.training.keys() == {"optimizer_state", "scaler_state", "best_top1"}
+        assert file.training.keys() == {"optimizer_state", "scaler_state", "best_score"}
         assert file.training["optimizer_state"]["state"][0]["exp_avg"].tolist() == [2.0] * 4
     else:
         assert (file.epoch, file.config, file.class_names, file.tokens_grid) == (None, "", (), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hiera_video.data.dataset import BadVideo
+from hiera_video.data.samples import BadVideo
 from hiera_video.engine.batch import check_bad_limit
 from hiera_video.utils.distributed import all_gather_objects, is_main_process
 from hiera_video.utils.logging import get_logger

@@ -47,7 +47,9 @@ from hiera_video.utils.rng import seed_everything
 
 logger = get_logger(__name__)
 
-# state after an epoch -> numbers to log; "top1", if it is among them, decides which checkpoint is best
+# Endings of names of percentages that a validation names in the log.
+_ACCURACIES = ("top1", "top5", "map", "_ap", "ap50")
+# state after an epoch -> numbers to log
 Validate = Callable[[TrainState], dict[str, Any]]
 
 
@@ -82,6 +84,7 @@ def run_training(
     compute_loss: ComputeLoss,
     validate: Validate | None = None,
     validation_period_epochs: int = 0,
+    best_by: str = "top1",
 ) -> None:
     """Trains as TRAIN and SOLVER say and writes checkpoints, logs and metrics to OUTPUT_DIR.
 
@@ -92,6 +95,7 @@ def run_training(
         loader: its sampler is an `EpochSampler`; gives TRAIN.GRAD_ACCUM_STEPS batches a step.
         compute_loss: a batch's forward pass.
         validate: called every ``validation_period_epochs`` (0: never) and after the last epoch.
+        best_by: which of its numbers, if it is among them, decides which checkpoint is best; higher is better.
 
     Raises:
         FloatingPointError: the loss, the gradient or a weight is not finite.
@@ -116,7 +120,7 @@ def run_training(
 
         def validate_if_due() -> None:
             if validate and _is_due(cfg, validation_period_epochs, state.epoch):
-                _run_validation(run, validate)
+                _run_validation(run, validate, best_by)
 
         if not state.is_validated:
             validate_if_due()
@@ -243,7 +247,7 @@ def _stop(run: Run) -> NoReturn:
     )
 
 
-def _run_validation(run: Run, validate: Validate) -> None:
+def _run_validation(run: Run, validate: Validate, best_by: str) -> None:
     """Validates, logs, and keeps the weights if they are the best so far."""
     cfg, state = run.cfg, run.state
     run.heartbeat.beat("validating", state)
@@ -252,12 +256,13 @@ def _run_validation(run: Run, validate: Validate) -> None:
     except Interrupted:
         _stop(run)  # also after an epoch whose checkpoint was not due
     stats = {"_type": "val_epoch", "epoch": f"{state.epoch}/{cfg.SOLVER.MAX_EPOCH}", **results}
-    is_best = stats.get("top1", -1.0) > state.best_top1
+    is_best = stats.get(best_by, -1.0) > state.best_score
     if is_best:
-        state.best_top1 = stats["top1"]
+        state.best_score = stats[best_by]
     state.is_validated = True
-    _log(cfg, {**stats, "best_top1": state.best_top1} if "top1" in stats else stats, run.events, step=state.epoch)
-    accuracies = ", ".join(f"{name} {value:.2f} %" for name, value in stats.items() if name.endswith(("top1", "top5")))
+    best = {f"best_{best_by}": state.best_score} if best_by in stats else {}
+    _log(cfg, {**stats, **best}, run.events, step=state.epoch)
+    accuracies = ", ".join(f"{name} {value:.2f} %" for name, value in stats.items() if name.endswith(_ACCURACIES))
     logger.info("epoch %s validated: %s", stats["epoch"], accuracies)
     if is_main_process():
         if is_best:

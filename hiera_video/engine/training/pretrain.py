@@ -13,8 +13,8 @@ from hiera_video.data.batch_loader import BatchLoader
 from hiera_video.data.loader import build_train_loader, build_val_loader
 from hiera_video.embeddings.probes.neighbors import classify_knn
 from hiera_video.engine.batch import to_model_input
-from hiera_video.engine.evaluate import compute_per_video
 from hiera_video.engine.meters import Stopwatch
+from hiera_video.engine.scoring import compute_per_video
 from hiera_video.engine.training.bad_step import ComputeLoss
 from hiera_video.engine.training.loop import run_training
 from hiera_video.engine.training.state import TrainState

@@ -64,7 +64,7 @@ def start_or_resume(cfg: CfgNode, model: HieraEncoder, *, num_videos: int) -> Tr
 
 def record_validation(cfg: CfgNode, state: TrainState) -> None:
     """Writes down that the end of ``state.epoch`` is validated, so that a resume from its checkpoint need not do it."""
-    record = {"epoch": state.epoch, "saved_at_ns": state.saved_at_ns, "best_top1": state.best_top1}
+    record = {"epoch": state.epoch, "saved_at_ns": state.saved_at_ns, "best_score": state.best_score}
     path = Path(cfg.OUTPUT_DIR) / "checkpoints" / _RECORD
     try:
         write_whole(path, (simplejson.dumps(record) + "\n").encode())
@@ -83,7 +83,7 @@ def _take_validation(cfg: CfgNode, state: TrainState) -> bool:
     record = broadcast_tree(record)
     if (record.get("epoch"), record.get("saved_at_ns")) != (state.epoch, state.saved_at_ns):
         return False
-    state.best_top1 = record["best_top1"]
+    state.best_score = record["best_score"]
     return True
 
 
@@ -105,7 +105,7 @@ def _find_readable(output_dir: str | Path) -> CheckpointFile | None:
 def _check_complete(file: CheckpointFile) -> None:
     """Raises ValueError for a file that training cannot go on from."""
     training = file.training
-    missing = [key for key in ("optimizer_state", "scaler_state", "best_top1") if key not in training]
+    missing = [key for key in ("optimizer_state", "scaler_state", "best_score") if key not in training]
     if missing or file.epoch is None:
         raise ValueError(
             f"{file.source} is not a checkpoint of a training job, so that training cannot resume from it: it has no "

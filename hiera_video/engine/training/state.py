@@ -32,7 +32,7 @@ class TrainState:
     bad_videos: BadVideos
     epoch: int = 0  # finished epochs
     step: int = 0  # finished optimizer steps of the epoch that runs
-    best_top1: float = -1.0
+    best_score: float = -1.0  # of a validation, see `run_training`
     is_validated: bool = True  # False after a resume at the end of an epoch whose validation is not known
     saved_at_ns: int | None = None  # when the newest checkpoint was taken, which tells it apart from all others
     num_bad_steps: int = 0  # steps that were left out
@@ -78,7 +78,7 @@ def get_content_to_continue(state: TrainState) -> dict[str, Any]:
         "scaler_state": state.scaler.state_dict(),
         "epoch": state.epoch,
         "step": state.step,
-        "best_top1": state.best_top1,
+        "best_score": state.best_score,
     }
     if state.ema:
         content["trained_model_state"] = state.model.state_dict()
@@ -136,7 +136,7 @@ def restore_state(state: TrainState, file: CheckpointFile) -> None:
     state.model.load_state_dict(training.get("trained_model_state", file.weights))
     _restore_optimizer(state.optimizer, training["optimizer_state"], file.source)
     state.scaler.load_state_dict(training["scaler_state"])
-    state.epoch, state.best_top1 = cast(int, file.epoch), training["best_top1"]
+    state.epoch, state.best_score = cast(int, file.epoch), training["best_score"]
     state.step = training.get("step", 0)
     state.saved_at_ns = training.get("saved_at_ns")
     state.num_bad_steps = training.get("num_bad_steps", 0)

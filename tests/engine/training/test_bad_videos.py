@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import simplejson
 
-from hiera_video.data.dataset import BadVideo
+from hiera_video.data.samples import BadVideo
 from hiera_video.engine.launch import launch
 from hiera_video.engine.training.bad_videos import BadVideos
 from hiera_video.engine.training.classify import train

@@ -102,7 +102,7 @@ def test_a_resumed_run_is_the_same_run(make_cfg, tmp_path):
     assert_same_weights(
         straight.training["trained_model_state"], resumed.training["trained_model_state"], rtol=0, atol=0
     )
-    assert resumed.training["best_top1"] == straight.training["best_top1"]
+    assert resumed.training["best_score"] == straight.training["best_score"]
     assert largest_change(read_checkpoint_file(half).weights, resumed.weights) > 1e-5
 
 
@@ -140,7 +140,7 @@ def test_checkpoints_are_kept_as_asked(make_cfg):
     validated = read_metrics(cfg, "val_epoch")
     best = read_checkpoint_file(get_best_path(cfg.OUTPUT_DIR))
     first_best = max(range(len(validated)), key=lambda i: (validated[i]["top1"], -i))
-    assert best.epoch == first_best + 1 and best.training["best_top1"] == validated[first_best]["top1"]
+    assert best.epoch == first_best + 1 and best.training["best_score"] == validated[first_best]["top1"]
     assert not list(Path(cfg.OUTPUT_DIR).rglob("*.partial"))
 
 

@@ -76,7 +76,7 @@ def run_damaged(options):
 def assert_same_run(first, second):
     one, two = read_content(first), read_content(second)
     assert one["digest"] == compute_digest(one) == two["digest"] == compute_digest(two)
-    for key in ("best_top1", "first_loss", "num_bad_steps", "bad_videos", "log_rows", "epoch"):
+    for key in ("best_score", "first_loss", "num_bad_steps", "bad_videos", "log_rows", "epoch"):
         assert one[key] == two[key], key
     assert read_metrics(first) == read_metrics(second)
 
