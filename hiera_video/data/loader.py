@@ -234,6 +234,12 @@ def _build_eval_loader(
 
 
 def build_loader(cfg: CfgNode, dataset: SampleDataset, sampler: Sampler, *, batch_size: int) -> BatchLoader:
+    """Batches of any data set, by as many decoding processes as DATA_LOADER says.
+
+    Args:
+        sampler: keys of the data set, in their order.
+        batch_size: samples of a batch of this process.
+    """
     return BatchLoader(
         dataset,
         sampler=sampler,
