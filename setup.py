@@ -34,6 +34,7 @@ setup(
         "safetensors>=0.4.3",
         "scikit-learn>=1.5",
         "scipy>=1.12",
+        "simplejpeg>=1.8",
         "simplejson>=3.19",
         "tensorboard>=2.16",
         "tqdm>=4.66",

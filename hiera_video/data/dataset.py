@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 from hiera_video.data.lists import VideoList
 from hiera_video.data.samples import SampleDataset, collate_rest
 from hiera_video.data.transforms import ClipTransform
-from hiera_video.utils.rng import seeded
+from hiera_video.utils.rng import seed_cpu
 from hiera_video.video import VideoDecodeError, VideoReader
 from hiera_video.video.manifest import Manifest, open_video
 
@@ -90,8 +90,8 @@ class VideoDataset(SampleDataset):
     def _draw_masks(self, make_mask: Callable[[], torch.Tensor], epoch: int, index: int) -> torch.Tensor:
         masks = []
         for view in range(self.num_samples):
-            with seeded(self.seed, epoch, index, view, 2):
-                masks.append(make_mask())
+            seed_cpu(self.seed, epoch, index, view, 2)
+            masks.append(make_mask())
         return torch.stack(masks)  # (V, U)
 
     def _read_views(self, epoch: int, index: int) -> torch.Tensor:
@@ -102,8 +102,8 @@ class VideoDataset(SampleDataset):
         shape = (num_clips, self.transform.num_crops, 3, num_frames, self.transform.size_px, self.transform.size_px)
         views = torch.empty(shape, dtype=torch.uint8)
         for number, clip in enumerate(places.tolist()):
-            with seeded(self.seed, epoch, index, number, 1):
-                self.transform.write_views([prepared[place] for place in clip], views[number])
+            seed_cpu(self.seed, epoch, index, number, 1)
+            self.transform.write_views([prepared[place] for place in clip], views[number])
         return views.flatten(0, 1)  # (V, C, T, H, W)
 
     def _load_frames(self, reader: VideoReader, epoch: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,8 +120,8 @@ class VideoDataset(SampleDataset):
     def _choose_frames(self, reader: VideoReader, epoch: int, index: int) -> tuple[list[int], torch.Tensor]:
         clips = []
         for view in range(self.num_samples):
-            with seeded(self.seed, epoch, index, view, 0):
-                clips.append(self.clip_sampler.get_frame_indices(len(reader), reader.fps))
+            seed_cpu(self.seed, epoch, index, view, 0)
+            clips.append(self.clip_sampler.get_frame_indices(len(reader), reader.fps))
         positions = np.concatenate(clips)  # (clips, T)
         wanted, places = np.unique(positions, return_inverse=True)
         return wanted.tolist(), torch.from_numpy(places.reshape(positions.shape))

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hiera_video.utils.board import Board
-from hiera_video.utils.rng import seeded
+from hiera_video.utils.rng import kept_generators, seed_cpu
 from hiera_video.video import VideoDecodeError
 from hiera_video.video.source import is_unreachable
 
@@ -81,7 +81,10 @@ class SampleDataset(Dataset):
 
     @abstractmethod
     def load(self, epoch: int, index: int) -> dict[str, Any]:
-        """What the sample has beside ``index`` and ``bad``. Raises VideoDecodeError or OSError where that fails."""
+        """What the sample has beside ``index`` and ``bad``. Raises VideoDecodeError or OSError where that fails.
+
+        It may seed and use the global generators, by `seed_cpu` from a key of its own: they are put back afterwards.
+        """
 
     @abstractmethod
     def make_bad(self, index: int) -> dict[str, Any]:
@@ -97,6 +100,10 @@ class SampleDataset(Dataset):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         epoch, index = key if isinstance(key, tuple) else (0, key)
+        with kept_generators():
+            return self._make_sample(epoch, index)
+
+    def _make_sample(self, epoch: int, index: int) -> dict[str, Any]:
         bad: list[BadVideo] = []
         for attempt in range(_MAX_REPLACEMENTS + 1):
             position = index if attempt == 0 else self._draw_replacement(epoch, index, attempt)
@@ -110,8 +117,8 @@ class SampleDataset(Dataset):
         raise VideoDecodeError(f"{len(bad)} videos in a row could not be decoded:\n  {reasons}")
 
     def _draw_replacement(self, epoch: int, index: int, attempt: int) -> int:
-        with seeded(self.seed, epoch, index, self.num_samples, attempt):  # no view has the number num_samples
-            return random.randrange(len(self.videos))
+        seed_cpu(self.seed, epoch, index, self.num_samples, attempt)  # no view has the number num_samples
+        return random.randrange(len(self.videos))
 
     def _load_watched(self, epoch: int, index: int) -> dict[str, Any]:
         if index in self.given_up:

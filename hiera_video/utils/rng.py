@@ -17,12 +17,33 @@ def compute_seed(*key: int) -> int:
     return (high << 31) ^ low
 
 
-def seed_everything(*key: int) -> None:
-    """Seeds Python's, NumPy's and torch's (CPU and GPU) global generators from ``key``."""
+def seed_cpu(*key: int) -> None:
+    """Seeds Python's, NumPy's and torch's (CPU) global generators from ``key``."""
     seed = compute_seed(*key)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+
+
+def seed_everything(*key: int) -> None:
+    """As `seed_cpu`, and torch's generators of the GPUs too."""
+    seed_cpu(*key)
+    torch.manual_seed(compute_seed(*key))
+
+
+@contextlib.contextmanager
+def kept_generators() -> Iterator[None]:
+    """Puts the states of Python's, NumPy's and torch's (CPU) global generators back afterwards.
+
+    It takes far longer than `seed_cpu` alone: several seeds belong into one such block.
+    """
+    states = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
 
 
 @contextlib.contextmanager
@@ -32,14 +53,6 @@ def seeded(*key: int) -> Iterator[None]:
     The global generators are used on purpose: PyTorchVideo's clip samplers draw from ``random``, its transforms from
     torch and NumPy, so code that is plugged in becomes reproducible too.
     """
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    seed = compute_seed(*key)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    try:
+    with kept_generators():
+        seed_cpu(*key)
         yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])

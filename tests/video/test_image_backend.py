@@ -46,6 +46,27 @@ def test_cmyk_and_webp():
     assert np.array_equal(decode_image(encode(Image.fromarray(RGB), "WEBP", lossless=True)), RGB)
 
 
+@pytest.mark.parametrize("damage", ["none", "cut", "changed"])
+@pytest.mark.parametrize("options", [{}, {"quality": 50, "progressive": True}, {"subsampling": 0}], ids=str)
+def test_jpegs_give_the_pixels_of_pillow_or_are_refused_as_there(options, damage):
+    rng = np.random.default_rng(0)
+    for picture in (Image.fromarray(RGB).resize((67, 49)), Image.fromarray(RGB[..., 0])):
+        whole = encode(picture, "JPEG", **options)
+        for _ in range(1 if damage == "none" else 50):
+            data = bytearray(whole)
+            if damage == "cut":
+                data = data[: rng.integers(len(data))]
+            elif damage == "changed":
+                data[rng.integers(20, len(data))] = rng.integers(256)
+            try:
+                expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+            except (OSError, SyntaxError):
+                with pytest.raises((OSError, SyntaxError)):
+                    decode_image(bytes(data))
+                continue
+            assert np.array_equal(decode_image(bytes(data)), expected)
+
+
 @pytest.mark.parametrize(("orientation", "turn"), [(3, 2), (6, 3), (8, 1)])
 def test_a_rotation_is_applied(orientation, turn):
     exif = Image.Exif()
