@@ -18,19 +18,20 @@ def describe_machine() -> dict[str, str]:
     """``system``, ``cpu`` (model and usable cores) and ``gpu`` (models, memory, and PyTorch's version of CUDA)."""
     return {
         "system": platform.platform(),
-        "cpu": f"{_read_cpu_name()}, {count_cores()} cores",
+        "cpu": f"{read_cpu_info('model name') or platform.processor() or platform.machine()}, {count_cores()} cores",
         "gpu": _describe_gpus(),
     }
 
 
-def _read_cpu_name() -> str:
+def read_cpu_info(wanted: str) -> str:
+    """What Linux says of the first processor, such as its "model name" or "vendor_id"; "" where it does not."""
     if os.path.exists(_CPU_INFO):
         with open(_CPU_INFO) as file:
             for line in file:
                 name, _, value = line.partition(":")
-                if name.strip() == "model name":
+                if name.strip() == wanted:
                     return value.strip()
-    return platform.processor() or platform.machine()
+    return ""
 
 
 def _describe_gpus() -> str:
