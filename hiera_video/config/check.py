@@ -9,6 +9,7 @@ def check_config(cfg: CfgNode) -> None:
     """Raises ValueError for a combination of keys that cannot work."""
     _check_task(cfg)
     _check_data(cfg)
+    _check_boxes(cfg)
     if cfg.TRAIN.ENABLE:
         _check_batch(cfg)
         _check_schedule(cfg)
@@ -67,6 +68,26 @@ def _check_data(cfg: CfgNode) -> None:
             f"DATA.MAX_SHORT_SIDE = {cfg.DATA.MAX_SHORT_SIDE} is less than crops and their margin need: 0 (off), or at "
             f"least {needed}"
         )
+
+
+def _check_boxes(cfg: CfgNode) -> None:
+    """What goes with lists of boxes."""
+    has_boxes = cfg.DATA.FORMAT in ("ava", "boxes")
+    if has_boxes != (cfg.TASK == "detect_actions"):
+        raise ValueError(
+            f"DATA.FORMAT = {cfg.DATA.FORMAT} and TASK = {cfg.TASK} do not go together: detect_actions takes ava or "
+            "boxes, the other tasks take the other formats"
+        )
+    if not has_boxes:
+        return
+    if cfg.AUG.AA_TYPE:
+        raise ValueError(f"AUG.AA_TYPE = {cfg.AUG.AA_TYPE}: RandAugment moves pictures and not their boxes; set ''")
+    if cfg.AUG.NUM_SAMPLE != 1:
+        raise ValueError(f"AUG.NUM_SAMPLE = {cfg.AUG.NUM_SAMPLE}: a key frame gives one clip; set 1")
+    if cfg.DATA.SAMPLING != "clip":
+        raise ValueError(f"DATA.SAMPLING = {cfg.DATA.SAMPLING}: clips lie around key frames; set clip")
+    if cfg.MIXUP.ENABLE:
+        raise ValueError("MIXUP.ENABLE = True mixes clips and not their boxes; set False")
 
 
 def _check_batch(cfg: CfgNode) -> None:

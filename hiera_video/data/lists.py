@@ -87,7 +87,7 @@ def load_kinetics_csv(
     if not separator:
         raise ValueError("separator is ''; it must be what stands between path and label, such as ' ' or ','")
     paths, labels = [], []
-    for number, raw in enumerate(_read_text(csv_path).splitlines(), start=1):
+    for number, raw in enumerate(read_text(csv_path).splitlines(), start=1):
         line = raw.strip()
         if not line:
             continue
@@ -189,7 +189,7 @@ def load_class_names(path: str) -> tuple[str, ...]:
         ValueError: the labels of a json object are not 0 ... n - 1.
     """
     if not path.lower().endswith(".json"):
-        return tuple(line.strip() for line in _read_text(path).splitlines() if line.strip())
+        return tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     content = _read_json(path)
     if isinstance(content, list):
         return tuple(str(name) for name in content)
@@ -309,7 +309,8 @@ def join_prefix(prefix: str, path: str) -> str:
     return path if not prefix or os.path.isabs(path) or is_url(path) else os.path.join(prefix, path)
 
 
-def _read_text(path: str) -> str:
+def read_text(path: str) -> str:
+    """The text of an annotation file. Raises FileNotFoundError that says which files are understood."""
     # Read as bytes: not every handler of iopath takes an encoding. "-sig" drops the mark that Windows editors write.
     try:
         with pathmgr.open(path, "rb") as file:
@@ -320,7 +321,7 @@ def _read_text(path: str) -> str:
 
 def _read_json(path: str) -> object:
     try:
-        return json.loads(_read_text(path))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not a json file: {error}") from error
 

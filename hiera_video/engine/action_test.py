@@ -68,9 +68,7 @@ def _describe_settings(cfg: CfgNode, checkpoint: str, key_frames: KeyFrames) -> 
     return describe_settings(cfg, checkpoint, key_frames) | {"boxes": about}
 
 
-def _write_results(
-    cfg: CfgNode, predictions: BoxPredictions, truth: Truth, checkpoint: str, *, seconds: float
-) -> None:
+def _write_results(cfg: CfgNode, predictions: BoxPredictions, truth: Truth, checkpoint: str, *, seconds: float) -> None:
     output_dir = Path(cfg.OUTPUT_DIR)
     by_protocol = {
         name: predictions.compute_ap(truth.boxes, truth.class_names, truth.excluded, protocol=name)

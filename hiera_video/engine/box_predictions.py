@@ -91,7 +91,9 @@ def predict_boxes(
         probs = model(clips, boxes).float().sigmoid().cpu()  # (R, K)
         counts = batch["boxes"][:, 0].long().bincount(minlength=len(batch["index"])).tolist()
         columns = (probs.split(counts), batch["rows"].split(counts), batch["is_outside"].split(counts))
-        return [{"probs": p.clone(), "rows": r.clone(), "is_outside": o.clone()} for p, r, o in zip(*columns, strict=True)]
+        return [
+            {"probs": p.clone(), "rows": r.clone(), "is_outside": o.clone()} for p, r, o in zip(*columns, strict=True)
+        ]
 
     key_frames: Any = loader.dataset.videos
     values, failed = score_samples(cfg, model, loader, compute=compute, title=title, parts=parts)
