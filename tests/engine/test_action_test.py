@@ -172,7 +172,7 @@ def test_an_unfinished_test_does_not_go_on_with_other_boxes(make_action_cfg, cha
 def test_two_processes_test_like_one(make_action_cfg, changes, tmp_path, run_net, action_options):
     changes = {**action_options, **changes}
     run(make_action_cfg({**changes, "OUTPUT_DIR": tmp_path / "one"}))
-    finished = run_net({**changes, "OUTPUT_DIR": tmp_path / "two", "TEST.NUM_ENSEMBLE_VIEWS": 1}, processes=2)
+    finished = run_net({**changes, "OUTPUT_DIR": tmp_path / "two"}, processes=2)
     assert finished.returncode == 0, finished.stderr
     assert_same_results(tmp_path / "one", tmp_path / "two", tolerance=1e-5)
 

@@ -62,7 +62,7 @@ def build_action_detection(cfg: CfgNode) -> tuple[HieraEncoder, ComputeLoss]:
 
 
 def compute_box_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Binary cross entropy, the mean over classes and over the boxes of all processes; 0 where there is no box.
+    """Binary cross entropy, the mean over classes and the boxes of a pass in all processes; 0 without boxes.
 
     Each box counts the same, however many the other processes have: gradients are averaged over processes, and this is
     the sum over the boxes here divided by the mean number of boxes of a process.

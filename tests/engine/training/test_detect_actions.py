@@ -90,27 +90,28 @@ def test_a_run_writes_what_it_promises_and_can_be_tested(make_action_cfg):
 
 
 @pytest.mark.slow
-def test_training_fits_a_few_key_frames(make_action_cfg):
-    """Which half of the frame has which actions: the loss goes down, and the mAP on the same frames is perfect."""
+def test_training_learns_what_the_boxes_show(make_action_cfg):
+    """Who is on the left walks, who is on the right sits; the last map has a cell for each."""
     changes = {
-        "AVA.TRAIN_GT_BOX_LISTS": '["ava_val_v2.2.csv"]',
+        "DATA.TRAIN_JITTER_SCALES": [64, 64],
+        "DATA.TRAIN_CROP_SIZE": 64,
+        "DATA.TEST_CROP_SIZE": 64,
         "AVA.TEST_PREDICT_BOX_LISTS": "[]",
-        "AVA.EXCLUSION_FILE": "",
-        "SOLVER.MAX_EPOCH": 60,
+        "SOLVER.MAX_EPOCH": 20,
         "SOLVER.BASE_LR": 4e-3,
-        "SOLVER.WARMUP_EPOCHS": 5,
-        "TRAIN.EVAL_PERIOD": 60,
-        "TRAIN.CHECKPOINT_PERIOD": 60,
+        "SOLVER.WARMUP_EPOCHS": 2,
+        "TRAIN.EVAL_PERIOD": 20,
+        "TRAIN.CHECKPOINT_PERIOD": 20,
         "HIERA.HEAD_INIT_SCALE": 1,
         "HIERA.EMBED_DIM": 16,
-        "DATA.RANDOM_FLIP": False,
-        "DATA.TRAIN_JITTER_SCALES": [32, 32],
     }
     cfg = make_action_cfg(changes)
     run(cfg)
     losses = [line["loss"] for line in read_metrics(cfg.OUTPUT_DIR, "train_iter")]
-    assert sum(losses[-3:]) < 0.3 * sum(losses[:3])
-    assert read_metrics(cfg.OUTPUT_DIR, "val_epoch")[-1]["map"] > 95
+    assert sum(losses[-3:]) < 0.75 * sum(losses[:3])
+    launch([action_test.run_action_test], make_action_cfg({**changes, "TRAIN.ENABLE": False, "TEST.ENABLE": True}))
+    results = simplejson.loads((Path(cfg.OUTPUT_DIR) / "test_results.json").read_text())
+    assert min(row["ap"] for row in results["classes"][:2]) > 90
 
 
 def test_a_resumed_run_is_the_same_run(make_action_cfg, tmp_path):
@@ -135,17 +136,6 @@ def test_a_resumed_run_is_the_same_run(make_action_cfg, tmp_path):
     # With EMA the average is what validation sees.
     moved = [(straight.weights[k] - straight.training[trained][k]).abs().max().item() for k in straight.weights]
     assert max(moved) > 1e-6
-
-
-@pytest.mark.slow
-def test_accumulation_goes_through_all_boxes(make_action_cfg, tmp_path):
-    """Each key frame has two boxes here, so that the mean over parts is the mean over boxes."""
-    changes = {"SOLVER.OPTIMIZING_METHOD": "sgd", "SOLVER.BASE_LR": 0.1, "TRAIN.EVAL_PERIOD": 0}
-    changes |= {"DATA.TRAIN_JITTER_SCALES": [32, 32]}
-    once = run(make_action_cfg({**changes, "OUTPUT_DIR": tmp_path / "a"}))
-    assert {line["boxes_per_clip"] for line in read_metrics(tmp_path / "a", "train_iter")} == {2.0}
-    parts = run(make_action_cfg({**changes, "OUTPUT_DIR": tmp_path / "b", "TRAIN.GRAD_ACCUM_STEPS": 2}))
-    assert_same_weights(once.weights, parts.weights, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
