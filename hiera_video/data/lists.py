@@ -167,7 +167,7 @@ def load_class_folders(
     for folder in folders:
         if folder not in label_of:
             raise ValueError(
-                f"{split_dir}: the folder {folder!r} is none of the {len(names)} classes{_suggest(folder, names)}"
+                f"{split_dir}: the folder {folder!r} is none of the {len(names)} classes{suggest(folder, names)}"
             )
         files = sorted(name for name in pathmgr.ls(os.path.join(split_dir, folder)) if name.lower().endswith(endings))
         if not files:
@@ -287,7 +287,7 @@ def _get_ssv2_label(entry: Mapping, label_of: Mapping[str, int], *, split_json: 
     if name not in label_of:
         raise ValueError(
             f"{split_json}: the template {entry['template']!r} of video {entry['id']} is not in {labels_json}"
-            f"{_suggest(name, label_of)}"
+            f"{suggest(name, label_of)}"
         )
     return label_of[name]
 
@@ -330,6 +330,7 @@ def _describe(value: object) -> str:
     return f"{type(value).__name__} {str(value)[:60]!r}"
 
 
-def _suggest(name: str, names: Iterable[str]) -> str:
+def suggest(name: str, names: Iterable[str]) -> str:
+    """A question that names the nearest of the names; "" where none is near."""
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
