@@ -20,8 +20,10 @@ def _check_task(cfg: CfgNode) -> None:
     if cfg.TRAIN.ENABLE and is_mae != (cfg.TASK == "pretrain"):
         raise ValueError(
             f"TASK = {cfg.TASK} and MODEL.MODEL_NAME = {cfg.MODEL.MODEL_NAME} do not go together: pretrain takes a "
-            "mae_hiera_* model, classify a hiera_* model"
+            "mae_hiera_* model, the other tasks a hiera_* model"
         )
+    if cfg.TASK == "detect_actions" and is_mae:
+        raise ValueError(f"MODEL.MODEL_NAME = {cfg.MODEL.MODEL_NAME}: TASK = detect_actions takes a hiera_* model")
     if cfg.TASK == "pretrain" and cfg.TEST.ENABLE:
         raise ValueError("TEST.ENABLE = True, but TASK = pretrain has no classes to test; fine-tune first")
     if cfg.TASK == "pretrain" and cfg.MIXUP.ENABLE:
@@ -88,6 +90,11 @@ def _check_boxes(cfg: CfgNode) -> None:
         raise ValueError(f"DATA.SAMPLING = {cfg.DATA.SAMPLING}: clips lie around key frames; set clip")
     if cfg.MIXUP.ENABLE:
         raise ValueError("MIXUP.ENABLE = True mixes clips and not their boxes; set False")
+    if cfg.TEST.ENABLE and (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) != (1, 1):
+        raise ValueError(
+            f"TEST.NUM_ENSEMBLE_VIEWS x TEST.NUM_SPATIAL_CROPS = {cfg.TEST.NUM_ENSEMBLE_VIEWS} x "
+            f"{cfg.TEST.NUM_SPATIAL_CROPS}: a key frame is tested in its one center view; set both to 1"
+        )
 
 
 def _check_batch(cfg: CfgNode) -> None:
