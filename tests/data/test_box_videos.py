@@ -22,10 +22,9 @@ def folder(tmp_path):
 
 def write_manifest_of(folder, paths):
     records = {str(path): inspect_video(str(path)) for path in paths}
-    write_manifest(
-        folder / "m.parquet", records, splits=dict.fromkeys(records, ["train"]), labels=dict.fromkeys(records, 0)
-    )
-    return str(folder / "m.parquet")
+    path, splits = folder / "m.parquet", {key: ["train"] for key in records}
+    write_manifest(path, records, splits=splits, labels=dict.fromkeys(records, 0))
+    return str(path)
 
 
 def test_whole_films_and_a_given_start(folder, tmp_path, caplog):
