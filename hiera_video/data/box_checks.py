@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -98,7 +98,7 @@ def find_bad_boxes(boxes: pd.DataFrame) -> pd.Series:
     return pd.Series(reasons[reasons != ""], index=boxes.index[reasons != ""], dtype=object)
 
 
-def describe_box(boxes: pd.DataFrame, line: int) -> str:
+def describe_box(boxes: pd.DataFrame, line: Hashable) -> str:
     """Corners, video and time of the first row with this index."""
     row = boxes.loc[[line]].iloc[0]
     corners = ", ".join(f"{row[name]:g}" for name in ("x1", "y1", "x2", "y2"))

@@ -60,29 +60,37 @@ def build_truth(cfg: CfgNode, split: str) -> Truth:
         ValueError: a file cannot be read, or has a label outside MODEL.NUM_CLASSES; in training also if a box cannot be
             meant.
     """
+    num_classes, (tables, names) = cfg.MODEL.NUM_CLASSES, build_truth_tables(cfg, split)
+    for source, table in tables:
+        _build_checked(cfg, split, table, source)
+    boxes = _build_thinned(cfg, split, pd.concat([table for _, table in tables]))
     if cfg.DATA.FORMAT == "boxes":
-        return _build_own_truth(cfg, split)
-    ava, tables = cfg.AVA, []
-    for name in ava.TRAIN_GT_BOX_LISTS if split == "train" else [ava.GROUNDTRUTH_FILE]:
-        source = build_list_path(cfg, name)
-        tables.append(load_ava_truth(source))
-        _build_checked(cfg, split, tables[-1], source)
-    is_excluding = ava.EXCLUSION_FILE and split != "train"
-    excluded = load_exclusions(build_list_path(cfg, ava.EXCLUSION_FILE)) if is_excluding else set()
-    return Truth(_build_thinned(cfg, split, pd.concat(tables)), excluded, _build_label_map(cfg))
+        if names and len(names) != num_classes:
+            raise ValueError(
+                f"{tables[0][0]} has {len(names)} classes, MODEL.NUM_CLASSES is {num_classes}: labels would not mean "
+                "what the model's outputs mean; DATA.CLASS_NAMES_PATH lists classes that no box of training has"
+            )
+        return Truth(boxes, set(), dict(enumerate(names or map(str, range(num_classes)))))
+    excluded = build_exclusions(cfg) if split != "train" else set()
+    return Truth(boxes, excluded, build_label_map(cfg))
 
 
-def _build_own_truth(cfg: CfgNode, split: str) -> Truth:
-    """The truth of boxes of one's own: <split>.csv or <split>.json; labels mean the same in every split."""
-    num_classes, source = cfg.MODEL.NUM_CLASSES, _build_own_source(cfg, split)
-    table, names = load_box_table(source, build_facts(cfg), class_names=_build_class_names(cfg))
-    if names and len(names) != num_classes:
-        raise ValueError(
-            f"{source} has {len(names)} classes, MODEL.NUM_CLASSES is {num_classes}: labels would not mean what the "
-            "model's outputs mean; DATA.CLASS_NAMES_PATH lists classes that the boxes of training do not have"
-        )
-    _build_checked(cfg, split, table, source)
-    return Truth(table, set(), dict(enumerate(names or map(str, range(num_classes)))))
+def build_truth_tables(cfg: CfgNode, split: str) -> tuple[list[tuple[str, pd.DataFrame]], tuple[str, ...] | None]:
+    """Files of truth of a split, with what they hold, and the names that files of one's own give to classes.
+
+    Neither boxes nor labels are checked.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file cannot be read.
+    """
+    if cfg.DATA.FORMAT == "boxes":
+        source = _build_own_source(cfg, split)
+        table, names = load_box_table(source, build_facts(cfg), class_names=_build_class_names(cfg))
+        return [(source, table)], names
+    listed = cfg.AVA.TRAIN_GT_BOX_LISTS if split == "train" else [cfg.AVA.GROUNDTRUTH_FILE]
+    sources = [build_list_path(cfg, name) for name in listed]
+    return [(source, load_ava_truth(source)) for source in sources], None
 
 
 def _build_class_names(cfg: CfgNode) -> tuple[str, ...] | None:
@@ -108,7 +116,19 @@ def _build_checked(cfg: CfgNode, split: str, table: pd.DataFrame, source: str) -
         check_boxes(table, source)
 
 
-def _build_label_map(cfg: CfgNode) -> dict[int, str]:
+def build_exclusions(cfg: CfgNode) -> set[tuple[str, float]]:
+    """AVA's moments that count neither way, see `load_exclusions`; none where no file is named."""
+    name = cfg.AVA.EXCLUSION_FILE
+    return load_exclusions(build_list_path(cfg, name)) if name else set()
+
+
+def build_label_map(cfg: CfgNode) -> dict[int, str]:
+    """AVA's classes that count in a test: label, counted from 0 -> name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or has ids that MODEL.NUM_CLASSES has not.
+    """
     path, num_classes = build_list_path(cfg, cfg.AVA.LABEL_MAP_FILE), cfg.MODEL.NUM_CLASSES
     names = load_label_map(path)
     if min(names) < 1 or max(names) > num_classes:
@@ -159,7 +179,7 @@ def _build_thinned(cfg: CfgNode, split: str, boxes: pd.DataFrame) -> pd.DataFram
 def _build_train_boxes(cfg: CfgNode, truth: Truth) -> pd.DataFrame:
     """Truth and predicted persons, as SlowFast: these have the actions that their file gives them, or none."""
     tables = [truth.boxes]
-    for source, table in _build_persons(cfg, "train"):
+    for source, table in build_person_tables(cfg, "train"):
         _build_checked(cfg, "train", table, source)
         tables.append(table)
     return pd.concat(tables)
@@ -167,7 +187,7 @@ def _build_train_boxes(cfg: CfgNode, truth: Truth) -> pd.DataFrame:
 
 def _build_proposals(cfg: CfgNode, split: str, truth: Truth) -> pd.DataFrame:
     """The boxes whose actions are predicted in validation and testing."""
-    found = [(source, _build_thinned(cfg, split, table)) for source, table in _build_persons(cfg, split)]
+    found = [(source, _build_thinned(cfg, split, table)) for source, table in build_person_tables(cfg, split)]
     if not found:
         logger.warning(
             "%s: there are no predicted persons (%s), so the boxes of the truth stand in for them. Nobody is missed "
@@ -186,8 +206,13 @@ def _build_proposals(cfg: CfgNode, split: str, truth: Truth) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def _build_persons(cfg: CfgNode, split: str) -> list[tuple[str, pd.DataFrame]]:
-    """Lists of predicted persons of a split, and their persons whose score is high enough."""
+def build_person_tables(cfg: CfgNode, split: str) -> list[tuple[str, pd.DataFrame]]:
+    """Lists of predicted persons of a split, and their persons whose score is high enough. Boxes are not checked.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file cannot be read, or is one of truth.
+    """
     least_score = cfg.AVA.DETECTION_SCORE_THRESH
     if cfg.DATA.FORMAT == "boxes":
         source = os.path.join(cfg.DATA.PATH_TO_DATA_DIR, f"{split}{_PERSONS}")

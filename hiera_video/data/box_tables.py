@@ -141,7 +141,7 @@ def load_table_classes(path: str) -> tuple[str, ...] | None:
 def _read_headed(path: str) -> pd.DataFrame:
     """The cells under a header, "" in columns that are not there."""
     numbered = [str(number) for number in range(len(_NEEDED) + len(_OPTIONAL))]
-    cells = read_cells(path, numbered, needed=1, form=_FORM)
+    cells = read_cells(path, numbered, needed=0, form=_FORM)
     header = [name for name in cells.iloc[0] if name] if len(cells) else []
     unknown = [name for name in header if name not in (*_NEEDED, *_OPTIONAL)]
     missing = [name for name in _NEEDED if name not in header]

@@ -22,7 +22,7 @@ class VideoFolder:
 
     def __init__(self, folder: str, *, file_names: Iterable[str] = ()) -> None:
         self.folder = folder
-        self._files = _name_stems(file_names, folder) if file_names else None
+        self._files = {"": _name_stems(file_names, folder)} if file_names else {}  # folder inside -> stem -> name
 
     def find(self, name: str) -> str:
         """The path of a video; one that nothing is known of gets the path that it would have.
@@ -39,28 +39,32 @@ class VideoFolder:
         here = get_path_here(path)
         if here is not None and os.path.exists(here):
             return path
-        if self._files is None:
-            self._files = _name_stems(self._list(), self.folder)
-        return join_prefix(self.folder, self._files[name]) if name in self._files else path
-
-    def _list(self) -> list[str]:
-        here = get_path_here(self.folder)
-        if here is not None:
-            return os.listdir(here) if os.path.isdir(here) else []
-        try:
-            filesystem, root = fsspec.core.url_to_fs(self.folder)
-            return [os.path.basename(path.rstrip("/")) for path in filesystem.ls(root, detail=False)]
-        except Exception as error:  # of whatever library opens such URLs
-            raise ValueError(
-                f"{self.folder} cannot be listed ({str(error).strip()}), so the endings of its videos are not known: "
-                "name videos with their endings, or put AVA's ava_file_names_trainval_v2.1.txt beside the lists"
-            ) from error
+        inner, stem = os.path.split(name)
+        if inner not in self._files:
+            folder = join_prefix(self.folder, inner) if inner else self.folder
+            self._files[inner] = _name_stems(_list(folder), folder)
+        file = self._files[inner].get(stem, stem)
+        return join_prefix(self.folder, os.path.join(inner, file))
 
 
 def is_there(path: str) -> bool:
     """Whether a local video exists; URLs are taken to."""
     here = get_path_here(path)
     return here is None or is_series(here) or os.path.exists(here) or is_url(path)
+
+
+def _list(folder: str) -> list[str]:
+    here = get_path_here(folder)
+    if here is not None:
+        return os.listdir(here) if os.path.isdir(here) else []
+    try:
+        filesystem, root = fsspec.core.url_to_fs(folder)
+        return [os.path.basename(path.rstrip("/")) for path in filesystem.ls(root, detail=False)]
+    except Exception as error:  # of whatever library opens such URLs
+        raise ValueError(
+            f"{folder} cannot be listed ({str(error).strip()}), so the endings of its videos are not known: name "
+            "videos with their endings, or put AVA's ava_file_names_trainval_v2.1.txt beside the lists"
+        ) from error
 
 
 def _name_stems(names: Iterable[str], folder: str) -> dict[str, str]:
