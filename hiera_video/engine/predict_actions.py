@@ -121,16 +121,17 @@ class ActionPredictor:
         with VideoReader(path) as reader:
             for time_sec in tqdm(moments, desc="predicting", unit="moment", leave=False, disable=None):
                 here = boxes[boxes["time_sec"] == time_sec]
-                probs = self._predict_moment(reader, time_sec, here[CORNERS].to_numpy(np.float32))
+                shares = torch.tensor(here[CORNERS].to_numpy(), dtype=torch.float32)
+                probs = self._predict_moment(reader, time_sec, shares)
                 parts.append(self._name(here, probs))
         columns = ["time_sec", "track", *CORNERS, "classes", "probabilities"]
         actions = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
         return ActionPrediction(path, self.trained.checkpoint, self.trained.sha256, boxes, actions[columns])
 
-    def _predict_moment(self, reader: VideoReader, time_sec: float, shares: np.ndarray) -> np.ndarray:
+    def _predict_moment(self, reader: VideoReader, time_sec: float, shares: torch.Tensor) -> np.ndarray:
         """Probabilities float32 (r, K) of boxes (r, 4); NaN where no view shows a box."""
         frames = reader.get_frames(self.sampler.get_frame_indices(reader.index, to_fraction(time_sec)).tolist())
-        views, boxes = make_views(self.transform, frames, torch.from_numpy(shares))
+        views, boxes = make_views(self.transform, frames, shares)
         used, numbers = boxes[:, 0].long().unique(return_inverse=True)
         boxes[:, 0] = numbers.float()
         cfg, device = self.trained.cfg, next(self.model.parameters()).device
