@@ -213,6 +213,10 @@ def _make_table(cells: pd.DataFrame, path: str, *, scores: np.ndarray, persons: 
     if wrong.any():
         raise ValueError(f"{path}:{cells.index[wrong][0]}: action_id is {ids[wrong][0]}; ids count from 1")
     columns = {name: to_numbers(cells[name], path, name) for name in ("time_sec", *CORNERS)}
+    is_timed = np.isfinite(columns["time_sec"])
+    if not is_timed.all():
+        line = cells.index[~is_timed][0]
+        raise ValueError(f"{path}:{line}: the second is {cells['time_sec'].loc[line]!r}; it must be a number")
     labels = np.where(ids == UNLABELED, UNLABELED, ids - 1)
     table = {"video": cells["video"], **columns, "label": labels, "score": scores, "person": persons}
     return pd.DataFrame(table, index=cells.index, columns=list(COLUMNS))

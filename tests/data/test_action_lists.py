@@ -54,6 +54,7 @@ def test_truth_among_predicted_persons_is_refused(tmp_path):
         ("a,902,0.1,0.1,0.5,0.5,3.5,1", r"bad.csv:2: action_id is '3.5'; it must be an integer"),
         ("a,902,0.1,0.1,0.5,0.5,0,1", r"bad.csv:2: action_id is 0; ids count from 1"),
         ("a,902,0.1,0.1,0.5", r"bad.csv:2: y2 is ''; it must be a number"),
+        ("a,nan,0.1,0.1,0.5,0.5,3,1", r"bad.csv:2: the second is 'nan'"),
         (",902,0.1,0.1,0.5,0.5,3,1", r"bad.csv:2: .*is not of the form"),
     ],
 )

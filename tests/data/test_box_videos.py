@@ -2,7 +2,9 @@
 
 import logging
 
+import fsspec
 import pytest
+import torch
 from ava_factory import make_config, write_ava, write_lines
 from PIL import Image
 
@@ -94,6 +96,15 @@ def test_extracted_frames(folder, tmp_path, has_lists):
     assert loader.dataset.videos.paths[0] == f"{tmp_path}/frames/a/a_%06d.png#1-150"
     (batch,) = loader
     assert batch["video"][:, 0, 0, :, 16, 16].tolist() == [[52, 56, 60, 64], [112, 116, 120, 124]]
+
+
+def test_videos_at_a_url_give_the_same_samples(folder):
+    files = fsspec.filesystem("memory")
+    for path in (folder / "videos").iterdir():
+        files.pipe(f"/ava_films/{path.name}", path.read_bytes())
+    cfg = make_config(folder, "DATA.PATH_PREFIX", "memory://ava_films")
+    (remote,), (local,) = build_box_eval_loader(cfg, "test"), build_box_eval_loader(make_config(folder), "test")
+    assert not remote["bad"] and all(torch.equal(remote[key], local[key]) for key in ("video", "boxes", "rows"))
 
 
 def test_facts_of_videos(folder):
