@@ -16,7 +16,7 @@ from torch import nn
 
 from hiera_video.config import compute_digest, dump_config
 from hiera_video.data.action_lists import CORNERS, KeyFrames
-from hiera_video.data.box_lists import Truth, build_key_frames, build_truth
+from hiera_video.data.box_lists import Truth, build_key_frames, build_person_tables, build_truth
 from hiera_video.data.box_loaders import build_box_eval_loader
 from hiera_video.engine.action_ap import PROTOCOLS, ActionAp
 from hiera_video.engine.box_predictions import DEFAULT_PROTOCOL, BoxPredictions, predict_boxes
@@ -77,7 +77,7 @@ def _write_results(cfg: CfgNode, predictions: BoxPredictions, truth: Truth, chec
     results = {
         **describe_ap(by_protocol, truth.class_names),
         **_count(predictions, by_protocol[DEFAULT_PROTOCOL]),
-        "boxes": "predicted" if cfg.DATA.FORMAT != "ava" or cfg.AVA.TEST_PREDICT_BOX_LISTS else "of the truth",
+        "boxes": "predicted" if build_person_tables(cfg, cfg.TEST.SPLIT) else "of the truth",
         "split": cfg.TEST.SPLIT,
         "model": cfg.MODEL.MODEL_NAME,
         "checkpoint": checkpoint,
