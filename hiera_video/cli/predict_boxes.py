@@ -124,7 +124,8 @@ class BoxesOverTime:
 
         corners = ["x1", "y1", "x2", "y2"]
         times = np.unique(result.boxes["time_sec"].to_numpy(float))
-        self._max_gap_sec = max(_MIN_GAP_SEC, 2 * float(np.median(np.diff(times))) if len(times) > 1 else 0.0)
+        step_sec = float(np.median(np.diff(times))) if len(times) > 1 else _MIN_GAP_SEC
+        self._gaps = {"max_gap_sec": max(_MIN_GAP_SEC, 2 * step_sec), "stay_sec": step_sec / 2}
         self._tracks = []
         for track in tracks_of(result.boxes):
             boxes = result.boxes[result.boxes["track"] == track].drop_duplicates("time_sec")
@@ -139,7 +140,7 @@ class BoxesOverTime:
 
         found: list[LabeledBox] = []
         for track, times, corners, labels in self._tracks:
-            box = interpolate_boxes(times, corners, time_sec, max_gap_sec=self._max_gap_sec)
+            box = interpolate_boxes(times, corners, time_sec, **self._gaps)
             if box is not None:
                 near: tuple[float, list[str]] = min(
                     labels, key=lambda label: abs(label[0] - time_sec), default=(0.0, [])

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+_ROUNDING_SEC = 1e-9
+
 
 @dataclass(frozen=True)
 class TrackSettings:
@@ -50,7 +52,11 @@ def link_boxes(
     count = 0
     for time_sec in np.unique(times_sec):
         rows = np.flatnonzero(times_sec == time_sec)
-        last = {track: row for track, row in last.items() if time_sec - times_sec[row] <= settings.max_gap_sec + 1e-9}
+        last = {
+            track: row
+            for track, row in last.items()
+            if time_sec - times_sec[row] <= settings.max_gap_sec + _ROUNDING_SEC
+        }
         open_tracks = list(last)
         overlaps = compute_ious(boxes[rows], boxes[[last[track] for track in open_tracks]])  # (here, open)
         overlaps[overlaps < settings.min_iou] = 0.0
@@ -75,7 +81,7 @@ def compute_ious(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def interpolate_boxes(
-    times_sec: np.ndarray, boxes: np.ndarray, at_sec: float, *, max_gap_sec: float
+    times_sec: np.ndarray, boxes: np.ndarray, at_sec: float, *, max_gap_sec: float, stay_sec: float
 ) -> np.ndarray | None:
     """The box of a track at a moment, on the line between the boxes before and after it.
 
@@ -83,18 +89,16 @@ def interpolate_boxes(
         times_sec: (n,) of the track's boxes, strictly ascending.
         boxes: (n, 4).
         at_sec: the moment.
-        max_gap_sec: between two boxes that are further apart the track is away; before the first and after the last it
-            stays for up to half of that.
+        max_gap_sec: between two boxes that are further apart the track is away.
+        stay_sec: for so long it is there before its first box and after its last one, and at either end of a gap.
 
     Returns:
         (4,), or None where the track is away.
     """
     after = int(np.searchsorted(times_sec, at_sec))
-    if after == 0 or after == len(times_sec):
-        row = min(after, len(times_sec) - 1)
-        return boxes[row] if abs(times_sec[row] - at_sec) <= max_gap_sec / 2 + 1e-9 else None
-    start, end = times_sec[after - 1], times_sec[after]
-    if end - start > max_gap_sec + 1e-9:
-        return boxes[after] if end == at_sec else None
-    share = (at_sec - start) / (end - start)
-    return boxes[after - 1] * (1 - share) + boxes[after] * share
+    is_between = 0 < after < len(times_sec)
+    if is_between and times_sec[after] - times_sec[after - 1] <= max_gap_sec + _ROUNDING_SEC:
+        share = (at_sec - times_sec[after - 1]) / (times_sec[after] - times_sec[after - 1])
+        return boxes[after - 1] * (1 - share) + boxes[after] * share
+    nearest = int(np.argmin(abs(times_sec - at_sec)))
+    return boxes[nearest] if abs(times_sec[nearest] - at_sec) <= stay_sec + _ROUNDING_SEC else None

@@ -76,7 +76,7 @@ class BoxPainter:
         self._line_px = max(2, height_px // _LINES_IN_HEIGHT)
 
     def paint(self, frame: np.ndarray, boxes: Sequence[LabeledBox]) -> None:
-        """Draws on a frame, uint8 (H, W, 3), in place; text stands above its box, or inside where there is no room."""
+        """Draws on a frame, uint8 (H, W, 3), in place; a text stands at its box, where there is room."""
         height, width = frame.shape[:2]
         for box in boxes:
             x1, y1, x2, y2 = (
@@ -94,13 +94,25 @@ class BoxPainter:
                 (slice(y1, y2), slice(x2 - line, x2)),
             ):
                 frame[rows, columns] = color
+        taken: list[tuple[int, int, int, int]] = []
         for box in boxes:  # after all boxes, so that none crosses a text
-            self._paint_lines(frame, box)
+            place = self._find_place(frame, box, taken)
+            self._labels.paint_at(frame, box.lines, left_px=place[0], top_px=place[1])
+            taken.append(place)
 
-    def _paint_lines(self, frame: np.ndarray, box: LabeledBox) -> None:
+    def _find_place(
+        self, frame: np.ndarray, box: LabeledBox, taken: Sequence[tuple[int, int, int, int]]
+    ) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom of a box's text: the first of some places that covers no other text, or the first."""
         height, width = frame.shape[:2]
         text_width, text_height = self._labels.measure(box.lines)
-        left, top = round(box.corners[0] * width), round(box.corners[1] * height)
-        above = top - text_height
-        left = min(max(left, 0), max(width - text_width, 0))
-        self._labels.paint_at(frame, box.lines, left_px=left, top_px=above if above >= 0 else max(top, 0))
+        x1, y1, _, y2 = (round(share * side) for share, side in zip(box.corners, (width, height) * 2, strict=True))
+        left = min(max(x1, 0), max(width - text_width, 0))
+        tops = [y1 - text_height, max(y1, 0), y2, y2 - text_height]  # above, inside, below, inside
+        tops = [top for top in tops if 0 <= top <= height - text_height] or [max(y1, 0)]
+        places = [(left, top, left + text_width, top + text_height) for top in tops]
+        return next((place for place in places if not any(_overlap(place, other) for other in taken)), places[0])
+
+
+def _overlap(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]

@@ -66,11 +66,14 @@ def test_times_must_fit(times):
 
 @pytest.mark.parametrize(
     ("at_sec", "x"),
-    [(1.0, 0.2), (1.25, 0.3), (2.0, 0.6), (0.5, 0.2), (0.4, None), (2.1, None), (4.0, 0.8), (4.6, None), (3.9, None)],
+    [
+        *((1.0, 0.2), (1.25, 0.3), (2.0, 0.6), (0.8, 0.2), (0.7, None), (2.2, 0.6), (2.3, None), (3.7, None)),
+        *((3.8, 0.8), (4.0, 0.8), (4.2, 0.8), (4.3, None)),
+    ],
 )
 def test_a_box_between_two_boxes_is_on_their_line(at_sec, x):
     times, boxes = np.array([1.0, 2.0, 4.0]), np.array([make_box(0.2), make_box(0.6), make_box(0.8)])
-    box = interpolate_boxes(times, boxes, at_sec, max_gap_sec=1.0)
+    box = interpolate_boxes(times, boxes, at_sec, max_gap_sec=1.0, stay_sec=0.2)
     assert (box is None) == (x is None)
     if x is not None:
         np.testing.assert_allclose(box, make_box(x))

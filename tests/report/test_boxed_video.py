@@ -26,6 +26,22 @@ def test_text_stands_above_its_box_or_inside_where_there_is_no_room():
         assert len(changed) > 20 and rows.start <= changed[0] + 2 and changed[-1] < rows.stop
 
 
+def test_texts_of_boxes_side_by_side_do_not_cover_each_other():
+    """The second text would lie on the first: it goes inside of its box, and both are whole."""
+    boxes = [
+        LabeledBox(0, (0.1, 0.5, 0.3, 0.9), ["100 % Growing"]),
+        LabeledBox(1, (0.3, 0.5, 0.5, 0.9), ["Moving left"]),
+    ]
+    painter = BoxPainter(400, 240)
+    together, alone = np.full((240, 400, 3), 128, np.uint8), np.full((240, 400, 3), 128, np.uint8)
+    painter.paint(together, boxes)
+    painter.paint(alone, boxes[:1])
+    above = slice(60, 119)
+    assert (alone[above] != 128).any() and np.array_equal(together[above], alone[above])
+    inside = together[125:160, 125:195]
+    assert (inside != 128).any()
+
+
 def test_boxes_beyond_the_frame_and_without_area_do_no_harm():
     frame = np.zeros((64, 64, 3), np.uint8)
     boxes = [(-0.5, -0.5, 1.5, 1.5), (0.5, 0.5, 0.5, 0.9), (0.99, 0.99, 1.2, 1.2), (1.2, 0.2, 1.4, 0.4)]
