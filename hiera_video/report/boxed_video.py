@@ -103,7 +103,7 @@ class BoxPainter:
     def _find_place(
         self, frame: np.ndarray, box: LabeledBox, taken: Sequence[tuple[int, int, int, int]]
     ) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom of a box's text: the first of some places that covers no other text, or the first."""
+        """Left, top, right, bottom of a box's text: the first place that covers no other text, or the first of all."""
         height, width = frame.shape[:2]
         text_width, text_height = self._labels.measure(box.lines)
         x1, y1, _, y2 = (round(share * side) for share, side in zip(box.corners, (width, height) * 2, strict=True))
