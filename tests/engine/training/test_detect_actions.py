@@ -7,12 +7,17 @@ import pytest
 import simplejson
 import torch
 import torch.nn.functional as F
+from tiny_checkpoint import write_tiny_checkpoint
 
+import hiera_video as hv
 from hiera_video.config import config_from_text
 from hiera_video.data.box_loaders import build_box_eval_loader
 from hiera_video.engine import action_test
 from hiera_video.engine.checkpoint import find_last_checkpoint, get_best_path, list_checkpoints
+from hiera_video.engine.convert import ConversionError, convert_weights
+from hiera_video.engine.export import export_model
 from hiera_video.engine.launch import launch
+from hiera_video.engine.trained import load_trained
 from hiera_video.engine.training.detect_actions import build_action_detection, compute_box_loss, train_actions
 from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.models.checkpoint_file import read_checkpoint_file
@@ -147,3 +152,31 @@ def test_it_starts_from_a_classifiers_weights(make_action_cfg, tmp_path):
     heads = [name for name in weights if name.startswith("head.")]
     assert_same_weights(*({k: v for k, v in w.items() if k not in heads} for w in (weights, classifier)))
     assert weights["head.projection.weight"].shape == (4, detector.widths[-1])
+
+
+def test_the_backbone_goes_elsewhere(action_dir, tmp_path):
+    """Its features are embedded and exported, a classifier starts from it; what would need its head says so."""
+    changes = {"TASK": "detect_actions", "DATA__FORMAT": "ava", "DATA__TARGET_FPS": 10}
+    path = write_tiny_checkpoint(tmp_path / "tiny.pyth", **changes)
+    model = load_trained(path).model
+    found = hv.embed(action_dir / "videos" / "e.mp4", checkpoint=path, num_clips=2, num_workers=0)
+    same = write_tiny_checkpoint(tmp_path / "classifier.pyth", DATA__TARGET_FPS=10)  # the same seed, the same weights
+    again = hv.embed(action_dir / "videos" / "e.mp4", checkpoint=same, num_clips=2, num_workers=0)
+    assert found.vectors.shape == (2, model.widths[-1])
+    torch.testing.assert_close(found.vectors, again.vectors)
+    classifier = hv.build_model(
+        "hiera_tiny_16x224", embed_dim=8, stages=(1, 1, 1, 1), input_size=(4, 32, 32), num_classes=9
+    )
+    assert hv.load_weights(classifier, path).dropped == ["head.projection.weight", "head.projection.bias"]
+    video = torch.randn(1, 3, 4, 32, 32)
+    torch.testing.assert_close(classifier.eval().forward_features(video), model.forward_features(video))
+    with pytest.raises(
+        ValueError, match=r"has no classifier of whole clips \(TASK detect_actions\): export its features"
+    ):
+        export_model(load_trained(path), output_dir=tmp_path / "out", formats=["torch"])
+    (result,) = export_model(
+        load_trained(path), output_dir=tmp_path / "out", output="features", formats=["torch"], num_clips=3
+    )
+    assert result.max_difference <= result.allowed
+    with pytest.raises(ConversionError, match=r"is a detector's \(TASK detect_actions\), whose head no other package"):
+        convert_weights(path, str(tmp_path / "converted.pth"), target="released")
