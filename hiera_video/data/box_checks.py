@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from hiera_video.utils.pathmgr import pathmgr
+
+_MAX_EXTRA = 8  # cells beyond the columns, which are looked for to name their line
 
 
 def read_cells(path: str, columns: Sequence[str], *, needed: int, form: str) -> pd.DataFrame:
@@ -23,9 +26,10 @@ def read_cells(path: str, columns: Sequence[str], *, needed: int, form: str) -> 
         FileNotFoundError: there is no such file.
         ValueError: a line has too few or too many cells; names file, line and text.
     """
-    names = [*columns, "too many"]
+    names = [*columns, *(f"too many {number}" for number in range(_MAX_EXTRA))]
     try:
-        with pathmgr.open(path, "rb") as file:
+        with pathmgr.open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of lines that are longer still
             cells = pd.read_csv(
                 file,
                 header=None,
@@ -45,7 +49,7 @@ def read_cells(path: str, columns: Sequence[str], *, needed: int, form: str) -> 
         raise ValueError(f"{path} cannot be read as lines {form}: {str(error).strip()}") from error
     cells.index = pd.RangeIndex(1, len(cells) + 1, name="line")
     cells = cells[(cells != "").any(axis=1)]
-    wrong = (cells[names[:needed]] == "").any(axis=1) | (cells["too many"] != "")
+    wrong = (cells[names[:needed]] == "").any(axis=1) | (cells[names[len(columns) :]] != "").any(axis=1)
     if wrong.any():
         line = cells.index[wrong.to_numpy()][0]
         text = ",".join(cells.loc[line]).rstrip(",")

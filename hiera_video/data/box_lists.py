@@ -154,6 +154,11 @@ def build_listed_key_frames(cfg: CfgNode, split: str) -> tuple[KeyFrames, Manife
     """As `build_key_frames`, with the manifest that knows their videos. Training leaves out the broken ones."""
     truth = build_truth(cfg, split)
     boxes = _build_train_boxes(cfg, truth) if split == "train" else _build_proposals(cfg, split, truth)
+    if not len(boxes):
+        raise ValueError(
+            f"the split {split} has no boxes: its lists are empty, or no predicted person has a score of at least "
+            f"AVA.DETECTION_SCORE_THRESH = {cfg.AVA.DETECTION_SCORE_THRESH}"
+        )
     paths = build_video_paths(cfg, split, boxes["video"].unique().tolist())
     manifest = build_manifest(cfg, np.array(list(paths.values()), dtype=np.str_))
     if split == "train":

@@ -23,6 +23,7 @@ logger = get_logger(__name__)
 _NEEDED = ("video", "time_sec", *CORNERS)
 _OPTIONAL = ("label", "person", "score")
 _FORM = "video,time_sec,x1,y1,x2,y2,label[,person][,score]"
+_HUGE = 2**53
 _LARGEST_SHARE = 2.0  # a corner beyond this is one in pixels: no share lies so far outside of the frame
 
 
@@ -102,25 +103,29 @@ def load_box_json(path: str, facts: Facts, *, class_names: Sequence[str] | None 
         ValueError: an entry is not of this form; names it.
     """
     content = _read_coco(path)
-    category_names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-    names = tuple(class_names or (category_names[number] for number in sorted(category_names)))
+    category_names = _name_categories(content, path)
+    names = tuple(class_names or category_names.values())
     moments = _read_moments(content, path, facts)
     rows, ids = [], []
     for position, entry in enumerate(content["annotations"]):
         if entry.get("iscrowd"):
             continue
-        where = f"{path}: annotation {entry.get('id', position)}"
-        video, time_sec, width, height = _get(moments, entry.get("image_id"), where, "image_id", "images")
+        number = _read_id(entry, "id", f"{path}: annotation {position}")
+        number = position if number is None else number
+        where = f"{path}: annotation {number}"
+        video, time_sec, width, height = _get(moments, _read_id(entry, "image_id", where), where, "image_id", "images")
         left, top, box_width, box_height = _read_bbox(entry, where)
         corners = left / width, top / height, (left + box_width) / width, (top + box_height) / height
         label = UNLABELED
         if "category_id" in entry:
-            name = _get(category_names, entry["category_id"], where, "category_id", "categories")
+            name = _get(category_names, _read_id(entry, "category_id", where), where, "category_id", "categories")
             label = _find_name(name, names, where)
-        person = int(entry.get("person", entry.get("track_id", UNKNOWN_PERSON)))
-        rows.append((video, time_sec, *corners, label, float(entry.get("score", 1)), person))
-        ids.append(entry.get("id", position))
+        person = int(_read_number(entry, ("person", "track_id"), where, UNKNOWN_PERSON))
+        rows.append((video, time_sec, *corners, label, _read_number(entry, ("score",), where, 1), person))
+        ids.append(number)
     table = pd.DataFrame(rows, columns=list(COLUMNS), index=pd.Index(ids, name="line"))
+    table = table.astype({name: np.float64 for name in ("time_sec", *CORNERS, "score")})  # also where there is no row
+    table = table.astype({"label": np.int64, "person": np.int64})
     _check_times_and_scores(table, path)
     return table, names
 
@@ -133,8 +138,7 @@ def load_table_classes(path: str) -> tuple[str, ...] | None:
         ValueError: the file is not of its form.
     """
     if path.lower().endswith(".json"):
-        names = {entry["id"]: str(entry["name"]) for entry in _read_coco(path)["categories"]}
-        return tuple(names[number] for number in sorted(names))
+        return tuple(_name_categories(_read_coco(path), path).values())
     return _number_labels(_read_headed(path)["label"], path, None)[1]
 
 
@@ -205,42 +209,72 @@ def _read_coco(path: str) -> dict[str, list[dict[str, Any]]]:
             content = json.loads(file.read().decode("utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(f"there is no list of boxes {path}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a json file: {error}") from error
     for name in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
             raise ValueError(f"{path}: expected an object with the lists images, annotations and categories")
+    for name in ("images", "annotations", "categories", "videos"):
+        listed = content.setdefault(name, [])
+        if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+            raise ValueError(f"{path}: {name} must be a list of objects")
     for entry in content["categories"]:
-        if "id" not in entry or "name" not in entry:
+        if _read_id(entry, "id", path) is None or "name" not in entry or "name" not in entry:
             raise ValueError(f"{path}: the category {entry} must have 'id' and 'name'")
     return content
 
 
+def _name_categories(content: Mapping[str, Any], path: str) -> dict[Any, str]:
+    """Id of a category -> its name, in the order of the ids."""
+    entries = sorted(content["categories"], key=lambda entry: (isinstance(entry["id"], str), entry["id"]))
+    names = {entry["id"]: str(entry["name"]) for entry in entries}
+    if not len(entries) == len(names) == len(set(names.values())):
+        raise ValueError(f"{path}: two categories have the same id or name")
+    return names
+
+
 def _read_moments(content: Mapping[str, Any], path: str, facts: Facts) -> dict[Any, tuple[str, float, float, float]]:
     """Id of an image -> video, time, width and height."""
-    videos = {entry.get("id"): entry.get("name") for entry in content.get("videos", [])}
+    videos = {_read_id(entry, "id", path): entry.get("name") for entry in content.get("videos", [])}
     moments = {}
     for entry in content["images"]:
         where = f"{path}: image {entry.get('id')}"
-        video = entry.get("video", videos.get(entry.get("video_id")))
-        frame = entry.get("frame_index", entry.get("frame_id"))
-        if video is None or ("time_sec" not in entry and frame is None):
+        video = entry.get("video", videos.get(_read_id(entry, "video_id", where)))
+        if video is None or not {"time_sec", "frame_index", "frame_id"} & entry.keys():
             raise ValueError(f"{where} must have 'video' (or 'video_id'), and 'time_sec' or 'frame_index'")
         if "time_sec" in entry:
-            time_sec = float(entry["time_sec"])
+            time_sec = _read_number(entry, ("time_sec",), where)
         else:
-            time_sec = frame / entry["fps"] if entry.get("fps") else facts.get_time_sec(video, int(frame))
-        width, height = entry.get("width"), entry.get("height")
-        if not (width and height):
-            width, height = facts.get_size(video)
-        moments[entry.get("id")] = str(video), time_sec, float(width), float(height)
+            frame = int(_read_number(entry, ("frame_index", "frame_id"), where))
+            fps = _read_number(entry, ("fps",), where, 0)
+            time_sec = frame / fps if fps > 0 else facts.get_time_sec(str(video), frame)
+        width, height = (_read_number(entry, (name,), where, 0) for name in ("width", "height"))
+        if not (width > 0 and height > 0):
+            width, height = facts.get_size(str(video))
+        moments[_read_id(entry, "id", where)] = str(video), time_sec, float(width), float(height)
     return moments
+
+
+def _read_number(entry: Mapping[str, Any], names: Sequence[str], where: str, default: float | None = None) -> float:
+    """The number under the first of these names that is there."""
+    name = next((name for name in names if entry.get(name) is not None), names[0])
+    value = entry.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= _HUGE:
+        raise ValueError(f"{where} has the {name} {value!r}; it must be a number")
+    return value
+
+
+def _read_id(entry: Mapping[str, Any], name: str, where: str) -> int | str | None:
+    value = entry.get(name)
+    if not isinstance(value, int | str | None):
+        raise ValueError(f"{where} has the {name} {value!r}; it must be a number or a text")
+    return value
 
 
 def _read_bbox(entry: Mapping[str, Any], where: str) -> list[float]:
     try:
         left, top, width, height = map(float, entry["bbox"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(f"{where} has the bbox {entry.get('bbox')}; it must be [left, top, width, height]") from None
     return [left, top, width, height]
 

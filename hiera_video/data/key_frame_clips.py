@@ -74,9 +74,10 @@ def find_start_sec(duration_sec: float, last_sec: float) -> float:
     Raises:
         ValueError: it is neither.
     """
-    for start_sec in (WHOLE_SEC, CUT_SEC):
-        if start_sec <= last_sec <= start_sec + duration_sec + _TOLERANCE_SEC:
-            return start_sec
+    if last_sec <= duration_sec:
+        return WHOLE_SEC
+    if CUT_SEC <= last_sec <= CUT_SEC + duration_sec + _TOLERANCE_SEC:
+        return CUT_SEC
     raise ValueError(
         f"it lasts {duration_sec:.1f} s, and the lists name second {last_sec:g} in it: it is neither a whole film "
         "(AVA.START_SEC 0) nor one cut at 900 s (AVA.START_SEC 900); set AVA.START_SEC to the time of its first frame"

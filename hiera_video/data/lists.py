@@ -317,6 +317,8 @@ def read_text(path: str) -> str:
             return file.read().decode("utf-8-sig")
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(f"There is no annotation file {path!r}; {_FORMATS}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
 
 
 def _read_json(path: str) -> object:

@@ -7,6 +7,7 @@ import pytest
 from ava_factory import PERSONS, TRAIN, VAL, make_config, write_ava, write_lines
 
 from hiera_video.data.box_lists import build_key_frames, build_truth
+from hiera_video.data.build_lists import build_video_list
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,16 @@ def test_labels_and_classes_that_the_model_does_not_have(copy):
     with pytest.raises(ValueError, match=r"has ids 1 to 3; with MODEL.NUM_CLASSES = 2"):
         write_lines(copy / "ava_val_v2.2.csv", VAL[1:])
         build_truth(make_config(copy, "MODEL.NUM_CLASSES", "2"), "test")
+
+
+def test_no_boxes_at_all(folder):
+    with pytest.raises(ValueError, match=r"the split test has no boxes.*AVA.DETECTION_SCORE_THRESH = 0.99"):
+        build_key_frames(make_config(folder, "AVA.DETECTION_SCORE_THRESH", "0.99"), "test")
+
+
+def test_other_jobs_are_told_apart(folder):
+    with pytest.raises(ValueError, match=r"DATA.FORMAT = ava lists boxes"):
+        build_video_list(make_config(folder), "train")
 
 
 def test_files_that_are_missing(copy):

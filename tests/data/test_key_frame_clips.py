@@ -67,7 +67,15 @@ def test_moments_that_the_file_does_not_have(time_sec):
 
 @pytest.mark.parametrize(
     ("duration_sec", "last_sec", "start_sec"),
-    [(901.0, 1798, 900), (900.97, 1798, 900), (5400.0, 1798, 0), (1798.2, 1798, 0), (5.0, 904, 900), (20.0, 3, 0)],
+    [
+        (901.0, 1798, 900),
+        (900.97, 1798, 900),
+        (5400.0, 1798, 0),
+        (1798.2, 1798, 0),
+        (5.0, 904, 900),
+        (901.0, 902, 900),
+        (20.0, 3, 0),
+    ],
 )
 def test_whole_films_and_cut_ones_are_told_apart(duration_sec, last_sec, start_sec):
     assert find_start_sec(duration_sec, last_sec) == start_sec
