@@ -58,7 +58,7 @@ def predict_boxes(args: argparse.Namespace) -> None:
     predictor = ActionPredictor(
         load_trained(args.checkpoint, cfg_files=args.cfg_files, opts=args.opts),
         top_k=args.top_k,
-        stride_sec=args.stride_sec or 1.0,
+        stride_sec=1.0 if args.stride_sec is None else args.stride_sec,
         num_crops=args.num_crops,
     )
     result = predictor.predict(args.video, load_boxes(args))

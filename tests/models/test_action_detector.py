@@ -141,6 +141,15 @@ def test_half_precision_keeps_the_pixels_of_boxes(model, video):
     assert lower(video.bfloat16(), boxes).dtype == torch.bfloat16
 
 
+@torch.no_grad()
+def test_a_compiled_model_takes_any_number_of_boxes(model, video):
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager")
+    for count in (1, 3, 0, 2):
+        boxes = torch.tensor([[i % 2, 10.0 * i, 20, 90 + 9 * i, 99] for i in range(count)]).reshape(-1, 5)
+        torch.testing.assert_close(compiled(video, boxes), model(video, boxes))
+
+
 def test_the_map_is_each_clips_own(model, video):
     box = torch.tensor([[0, 12.0, 20, 180, 200]])
     with torch.no_grad():
