@@ -6,10 +6,16 @@ import subprocess
 from collections import Counter
 from types import SimpleNamespace
 
+import action_fixtures
+import numpy as np
+import pandas as pd
 import pytest
 
-from hiera_video.cli import demo
+from hiera_video.cli import demo, demo_actions
 from hiera_video.cli.demo_actions import swap_labels
+from hiera_video.config import dump_config
+from hiera_video.data.box_lists import build_truth
+from hiera_video.engine.action_ap import compute_action_ap
 
 TRUTH = """\
 a,0901,0.1,0.1,0.2,0.2,1,0
@@ -65,6 +71,10 @@ def test_it_tests_twice_and_prints_both(tmp_path, monkeypatch, capsys):
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(subprocess, "run", run)
+    top1 = {"demo_actions": 99.0, "swapped": 12.0}
+    monkeypatch.setattr(
+        demo_actions, "measure_boxes", lambda folder: {"top1": top1[folder.name], "map_of_frames": 40.0}
+    )
     assert demo.main(["actions", "RNG_SEED", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     printed = [shlex.split(line.removeprefix("$ hiera-video ")) for line in lines if line.startswith("$ ")]
@@ -76,4 +86,25 @@ def test_it_tests_twice_and_prints_both(tmp_path, monkeypatch, capsys):
     assert (tmp_path / swapped).read_text() == swap_labels(TRUTH)
     summary = json.loads(lines[-1])
     assert (summary["map"], summary["map_swapped"]) == (95.0, 14.0)
-    assert any("14.00 %   (chance: about 12.5 %)" in line for line in lines)
+    assert (summary["top1"], summary["top1_swapped"], summary["map_box_unknown"]) == (99.0, 12.0, 40.0)
+    assert any(line.startswith("boxes swapped  12.00 %") and line.endswith("mAP 14.00 %") for line in lines)
+
+
+def test_boxes_are_measured_against_a_case_by_hand(make_action_cfg, tmp_path):
+    """Every box says class 0 of the left and of the right half: right on the left alone. Knowing the frame is half."""
+    cfg = make_action_cfg({"AVA.EXCLUSION_FILE": ""})
+    (tmp_path / "test_config.yaml").write_text(dump_config(cfg))
+    rows = [
+        (video, float(sec), *box, [0.9, 0.1 + 0.2 * place, 0.2, 0.3])
+        for video in action_fixtures.VIDEOS["val"]
+        for sec in action_fixtures.SECONDS
+        for place, box in enumerate(action_fixtures.HALVES)
+    ]
+    table = pd.DataFrame(rows, columns=["video", "time_sec", "x1", "y1", "x2", "y2", "probs"])
+    table.to_parquet(tmp_path / "test_detections.parquet")
+    measured = demo_actions.measure_boxes(tmp_path)
+    assert measured["top1"] == 50.0
+    means = [[0.9, 0.2, 0.2, 0.3]] * len(table)
+    truth = build_truth(cfg, "val")
+    expected = compute_action_ap(truth.boxes, table, np.array(means), classes=[0, 1, 3])
+    assert measured["map_of_frames"] == pytest.approx(100 * expected.mean)
