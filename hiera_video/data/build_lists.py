@@ -47,6 +47,8 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
     names = data.CLASS_NAMES_PATH or None
     if not is_url(folder) and not os.path.isdir(folder):
         raise FileNotFoundError(f"DATA.PATH_TO_DATA_DIR = {folder}: there is no such folder")
+    if data.FORMAT in ("ava", "boxes"):
+        raise ValueError(f"DATA.FORMAT = {data.FORMAT} lists boxes at moments of videos, for TASK detect_actions alone")
     if data.FORMAT in ("ssv2", "ssv2_frames"):
         source = _find_ssv2_json(folder, "validation" if split == "val" else split)
         labels = _find_ssv2_json(folder, "labels")

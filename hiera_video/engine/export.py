@@ -153,7 +153,8 @@ def _check_arguments(trained: Trained, *, output: str, formats: Sequence[str], p
         raise ValueError(f"num_clips is {num_clips}; at least 3 are needed for batches of different sizes")
     if output == "logits" and not isinstance(trained.model, Hiera):
         raise ValueError(
-            f"{trained.checkpoint} is of {trained.cfg.MODEL.MODEL_NAME}, which has no classifier: export its features"
+            f"{trained.checkpoint} is of {trained.cfg.MODEL.MODEL_NAME}, which has no classifier of whole clips (TASK "
+            f"{trained.cfg.TASK}): export its features"
         )
     missing = [package for package in _ONNX_PACKAGES if importlib.util.find_spec(package) is None]
     if "onnx" in formats and missing:

@@ -3,10 +3,11 @@
 import difflib
 import inspect
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from fvcore.common.config import CfgNode
 
+from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.hiera_mae import HieraMAE
@@ -16,6 +17,7 @@ from hiera_video.models.weights import load_weights
 from hiera_video.utils.logging import get_logger
 
 _logger = get_logger(__name__)
+AnyModel = TypeVar("AnyModel", Hiera, HieraMAE, HieraActionDetector)
 
 
 def model_names() -> list[str]:
@@ -40,9 +42,21 @@ def build_model(name: str, *, weights: str | None = None, **overrides: Any) -> H
     Follows: Ryali et al. (arXiv 2306.00989), table 2; the names are those of the released package, and
         [mae_]hiera_tiny_16x224 and [mae_]hiera_small_16x224 beside them.
     """
+    model: Hiera | HieraMAE
+    if str(name).startswith("mae_"):
+        model = _make_model(HieraMAE, name, overrides)
+    else:
+        model = _make_model(Hiera, name, overrides)
+    if weights is not None:
+        report = load_weights(model, resolve_weights(name, weights))
+        _logger.info("%s", report)
+    return model
+
+
+def _make_model(model_class: type[AnyModel], name: str, overrides: dict[str, Any]) -> AnyModel:
+    """A model of a class, of a named variant, with random weights."""
     if name not in MODELS:
         raise ValueError(f"name must be a known model, got {name!r}; legal: {', '.join(_nearest_first(name, MODELS))}")
-    model_class = HieraMAE if name.startswith("mae_") else Hiera
     legal = [
         argument.name
         for takes in (HieraEncoder, model_class)
@@ -52,21 +66,17 @@ def build_model(name: str, *, weights: str | None = None, **overrides: Any) -> H
     for key in overrides:
         if key not in legal:
             raise ValueError(f"{key!r} is not an argument of {name}; legal: {', '.join(_nearest_first(key, legal))}")
-    model = model_class(**(MODELS[name] | overrides))
-    if weights is not None:
-        report = load_weights(model, resolve_weights(name, weights))
-        _logger.info("%s", report)
-    return model
+    return model_class(**(MODELS[name] | overrides))
 
 
 def _nearest_first(word: str, legal: Iterable[str]) -> list[str]:
     return sorted(legal, key=lambda other: -difflib.SequenceMatcher(None, str(word), other).ratio())
 
 
-def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE:
-    """The model that MODEL, HIERA and MAE describe, for clips of DATA.NUM_FRAMES x crop_size x crop_size.
+def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE | HieraActionDetector:
+    """The model that TASK, MODEL, HIERA and MAE describe, for clips of DATA.NUM_FRAMES x crop_size x crop_size.
 
-    A model of images takes clips of one frame.
+    A model of images takes clips of one frame. With TASK detect_actions the head scores boxes.
 
     Args:
         crop_size: height and width, px.
@@ -85,8 +95,7 @@ def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE:
             f"For {'videos' if is_image else 'images'}: {', '.join(others)}"
         )
     variant = {"embed_dim": cfg.HIERA.EMBED_DIM, "num_heads": cfg.HIERA.NUM_HEADS, "stages": cfg.HIERA.STAGES}
-    return build_model(
-        name,
+    arguments = dict(
         input_size=(crop_size, crop_size) if is_image else (cfg.DATA.NUM_FRAMES, crop_size, crop_size),
         num_classes=cfg.MODEL.NUM_CLASSES,
         drop_path_rate=cfg.MODEL.DROP_PATH_RATE,
@@ -97,6 +106,9 @@ def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE:
         **{argument: value for argument, value in variant.items() if value},  # 0 and [] leave the variant's own
         **(_build_decoder_arguments(cfg) if name.startswith("mae_") else _build_head_arguments(cfg)),
     )
+    if cfg.TASK == "detect_actions":
+        return _make_model(HieraActionDetector, name, arguments)
+    return build_model(name, **arguments)
 
 
 def _build_head_arguments(cfg: CfgNode) -> dict[str, Any]:

@@ -108,6 +108,19 @@ PAPER = [  # recipe, key, the paper's value: its tables once more, apart from co
         ("SSv2/HIERA_L_16.yaml", *pair)
         for pair in (("SOLVER.BASE_LR", 0.16), ("DATA.TRAIN_JITTER_SCALES_RELATIVE", []))
     ),
+    *(
+        (f"AVA/HIERA_{size}_16x4.yaml", *pair)
+        for size in "LH"
+        for pair in (
+            ("SOLVER.BASE_LR", 3.6),
+            ("SOLVER.WEIGHT_DECAY", 1e-8),
+            ("SOLVER.MAX_EPOCH", 30),
+            ("SOLVER.LAYER_DECAY", 0.875),
+            ("MODEL.DROP_PATH_RATE", 0.4),
+            ("MODEL.DROPOUT_RATE", 0.5),
+            ("TRAIN.BATCH_SIZE", 128),
+        )
+    ),
     *(("SSv2/HIERA_L_32.yaml", *pair) for pair in (("SOLVER.BASE_LR", 0.08), ("MIXUP.ENABLE", False))),
 ]
 
