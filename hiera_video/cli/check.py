@@ -99,7 +99,7 @@ def check(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
         records,
         splits,
         num_classes=cfg.MODEL.NUM_CLASSES,
-        needs_labels=cfg.TASK != "pretrain",
+        needs_labels=cfg.TASK == "classify",
         count_needed=build_needed_frames(cfg),
     )
     write_manifest(manifest_path, records, splits=splits, labels=labels)
@@ -146,7 +146,8 @@ def forecast(
     from hiera_video.inspection.run import forecast_cores, select_good
     from hiera_video.video.manifest import load_manifest
 
-    good = select_good(videos, records) if videos is not None and args.forecast_sec else None
+    measures = videos is not None and args.forecast_sec and cfg.TASK != "detect"  # whose pictures have masks to decode
+    good = select_good(videos, records) if videos is not None and measures else None
     if good is None or not len(good):
         return None
     return forecast_cores(

@@ -6,6 +6,10 @@
     hiera-video predict /dev/video0 --checkpoint checkpoint_best.pyth --max-sec 60
     hiera-video predict rtsp://camera/stream --checkpoint checkpoint_best.pyth
 
+    hiera-video predict a.jpg b.jpg --checkpoint detector.pyth --output-dir drawn --json things.json
+
+With a detector (TASK detect) it names the things in pictures, and draws their boxes and masks.
+
 Cameras, pipes, "-" (standard input) and streams (rtsp, rtmp, srt, udp, tcp, .m3u8) are read live: each window is a line
 as soon as it is complete, until the stream ends, --max-sec is reached, or Ctrl-C. The labeled video has no sound.
 """
@@ -26,9 +30,10 @@ if TYPE_CHECKING:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of this command."""
-    usage = "VIDEO|URL|DEVICE --checkpoint FILE [options] [--cfg FILE ...] [KEY VALUE ...]"
+    usage = "VIDEO|URL|DEVICE|PICTURE ... --checkpoint FILE [options] [--cfg FILE ...] [KEY VALUE ...]"
     parser = make_parser("predict", __doc__, usage=usage)
-    parser.add_argument("video", help="a file, a URL, a camera (/dev/video0), a pipe, or - for standard input")
+    words = "a file, a URL, a camera (/dev/video0), a pipe, or - for standard input; or pictures"
+    parser.add_argument("sources", nargs="+", metavar="VIDEO", help=words)
     parser.add_argument("--checkpoint", required=True, help="path or URL of the weights")
     parser.add_argument("--top-k", type=int, default=5, help="classes to name; default: %(default)s")
     parser.add_argument("--window-sec", type=float, help="default: as long as clips in training")
@@ -40,7 +45,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--font", default="", metavar="FILE", help="font for --output-video")
     parser.add_argument("--live", action="store_true", help="read a file or an http stream as a live source")
     parser.add_argument("--max-sec", type=float, help="where to stop reading a live source")
+    parser.add_argument("--output-dir", metavar="DIR", help="pictures: draw what was found into copies there")
+    parser.add_argument("--min-score", type=float, default=0.5, help="pictures: leave less out; default: %(default)s")
     args = parse_with_config(parser, argv)
+    args.sources, pairs = split_sources(args.sources)
+    args.video, args.opts = args.sources[0], [*pairs, *args.opts]
     from hiera_video.video.live import is_live
 
     args.live = args.live or is_live(args.video)
@@ -49,6 +58,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.max_sec is not None and not args.live:
         parser.error("--max-sec is for live sources; --live reads a file as one")
     return args
+
+
+def split_sources(words: list[str]) -> tuple[list[str], list[str]]:
+    """Sources, and the KEY VALUE pairs that argparse has taken for more of them."""
+    from hiera_video.config.defaults import KEYS
+
+    start = next((i for i, word in enumerate(words) if i and word.split("=")[0] in KEYS), len(words))
+    return words[:start], words[start:]
 
 
 @report_errors
@@ -60,8 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hiera_video.utils.logging import setup_logging
 
     setup_logging(None)
+    trained = load_trained(args.checkpoint, cfg_files=args.cfg_files, opts=args.opts)
+    if trained.cfg.TASK == "detect":
+        from hiera_video.cli.predict_pictures import predict_pictures
+
+        return predict_pictures(trained, args)
+    if len(args.sources) > 1 or args.output_dir:
+        raise ValueError(f"{args.checkpoint} is no detector: give one video, without --output-dir")
     predictor = Predictor(
-        load_trained(args.checkpoint, cfg_files=args.cfg_files, opts=args.opts),
+        trained,
         top_k=args.top_k,
         window_sec=args.window_sec,
         stride_sec=args.stride_sec,

@@ -48,17 +48,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hiera_video.engine.launch import launch
 
     if cfg.TRAIN.ENABLE and cfg.TEST.ENABLE:
-        from hiera_video.data.build_lists import build_video_list
-
-        build_video_list(cfg, cfg.TEST.SPLIT)  # a list that is missing shows now, and not after days of training
+        check_test_list(cfg)  # a list that is missing shows now, and not after days of training
     train_job, test_job = find_jobs(cfg.TASK)
     jobs = ((train_job, cfg.TRAIN), (test_job, cfg.TEST), (extract, cfg.EXTRACT))
     launch([job for job, section in jobs if section.ENABLE], cfg)
     return 0
 
 
+def check_test_list(cfg: CfgNode) -> None:
+    """Reads the list of TEST.SPLIT. Raises FileNotFoundError or ValueError where the test could not."""
+    if cfg.TASK == "detect":
+        from hiera_video.data.coco_lists import build_detection_list
+
+        build_detection_list(cfg, cfg.TEST.SPLIT)
+        return
+    from hiera_video.data.build_lists import build_video_list
+
+    build_video_list(cfg, cfg.TEST.SPLIT)
+
+
 def find_jobs(task: str) -> tuple[Callable[[CfgNode], None], Callable[[CfgNode], None]]:
     """The training job and the test job of a TASK; the config's rules refuse a test of what has none."""
+    if task == "detect":
+        from hiera_video.engine.detection_test import run_detection_test
+        from hiera_video.engine.training.detect import train_detector
+
+        return train_detector, run_detection_test
     from hiera_video.engine.evaluate import test
 
     if task == "pretrain":

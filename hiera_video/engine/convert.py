@@ -23,6 +23,7 @@ from hiera_video.models.foreign_weights import to_other_names
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.hiera_mae import HieraMAE
 from hiera_video.models.layers import HieraBlock
+from hiera_video.models.mask_rcnn import HieraDetector
 from hiera_video.models.mask_units import random_mask
 from hiera_video.models.recognize import describe_weights, find_input_size, recognize
 from hiera_video.models.weights import load_weights
@@ -117,6 +118,8 @@ def load_whole(file: CheckpointFile) -> Model:
     if file.config:
         cfg = load_config([], NO_JOBS, stored=file.config)
         model = build_model_from_cfg(cfg, crop_size=cfg.DATA.TRAIN_CROP_SIZE)
+        if isinstance(model, HieraDetector):
+            raise ConversionError(f"{file.source} is a detector, which has no counterpart in other packages")
     elif found.name:
         arguments: dict[str, Any] = {} if found.num_classes is None else {"num_classes": found.num_classes}
         size = find_input_size(file.weights, found) or ((_ABSWIN_PX,) * 2 if file.format == "timm abswin" else None)
