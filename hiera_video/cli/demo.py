@@ -4,12 +4,14 @@
     hiera-video demo --data-dir /tmp/motion --output-dir /tmp/demo RNG_SEED 1
     hiera-video demo images
     hiera-video demo images --mae
+    hiera-video demo coco
 
 It also shows what pre-training is worth where labels are few: a masked autoencoder learns from the videos alone and is
 fine-tuned on 3 labeled videos of each class, beside the same training from random weights. Then all videos are
 embedded; probes measure what the embeddings tell, and a page shows the videos most similar to one of them.
 
 `demo images` does it with pictures: it makes them, pre-trains on request, trains an image model and tests it.
+`demo coco` makes pictures of several shapes, trains a detector of boxes and masks, tests it, and draws what it finds.
 
 Each step is a command that can be typed by hand; the demo prints it before it runs. Folders are those of the current
 folder: data/motion and output/demo.
@@ -35,6 +37,9 @@ MAE_CONFIG = "Demo/MOTION_MAE_8x2.yaml"
 FEW_LABELS_CONFIG = "Demo/MOTION_FEW_LABELS_8x2.yaml"
 IMAGE_CONFIG = "Demo/SHAPES_HIERA_64.yaml"
 IMAGE_MAE_CONFIG = "Demo/SHAPES_MAE_64.yaml"
+DETECTION_CONFIG = "Demo/SHAPES_DETECT_128.yaml"
+_FOLDERS = {"": ("motion", "demo"), "images": ("shapes", "demo_images"), "coco": ("shapes_coco", "demo_coco")}
+_NUM_DRAWN = 4
 _MARKER = ".hiera_video_demo"  # only a folder with this file is removed
 
 
@@ -67,7 +72,7 @@ class Demo:
         data = ["DATA.PATH_TO_DATA_DIR", self.data_dir]
         if config == FEW_LABELS_CONFIG:
             data = ["DATA.PATH_TO_DATA_DIR", f"{self.data_dir}/few_labels", "DATA.PATH_PREFIX", self.data_dir]
-        if config not in (IMAGE_CONFIG, IMAGE_MAE_CONFIG):  # their classes are folders
+        if config not in (IMAGE_CONFIG, IMAGE_MAE_CONFIG, DETECTION_CONFIG):  # whose data name their classes
             data += ["DATA.CLASS_NAMES_PATH", f"{self.data_dir}/classnames.json"]
         output = ["OUTPUT_DIR", os.path.normpath(os.path.join(self.output_dir, folder))]
         self.run(step, "run", "--cfg", config, *data, *output, *opts, *self.opts)
@@ -166,6 +171,31 @@ def run_images(demo: Demo, *, with_mae: bool) -> None:
     print(simplejson.dumps({"top1": results["top1"], "num_pictures": results["num_videos"], "seconds": seconds}))
 
 
+def run_coco(demo: Demo) -> None:
+    """All commands of the demo with boxes and masks, and its table."""
+    demo.run("pictures", "make-shape-dataset", "--task", "coco", "--output-dir", demo.data_dir)
+    demo.run_jobs("training and test", DETECTION_CONFIG, "")
+    results = demo.load_results("")
+    pictures = [f"{demo.data_dir}/val2017/{number:06d}.png" for number in range(_NUM_DRAWN)]
+    drawn = ["--output-dir", f"{demo.output_dir}/drawn", "--json", f"{demo.output_dir}/things.json"]
+    demo.run("drawing", "predict", *pictures, "--checkpoint", results["checkpoint"], *drawn)
+    seconds = {step: round(value, 1) for step, value in demo.seconds.items()}
+    rows = {
+        "trained": f"{results['model']} (reduced by {DETECTION_CONFIG}) with Mask R-CNN, from scratch",
+        "tested": f"{results['num_pictures']} pictures with {results['num_instances']} shapes, {results['num_failed']} "
+        "undecodable",
+        "boxes": f"AP {results['box_ap']:.1f} %, AP50 {results['box_ap50']:.1f} %, AP75 {results['box_ap75']:.1f} %",
+        "masks": f"AP {results['mask_ap']:.1f} %, AP50 {results['mask_ap50']:.1f} %, AP75 {results['mask_ap75']:.1f} %",
+    }
+    for name, own in results["per_class"].items():
+        rows[f"  {name}"] = f"box AP {own['box_ap']:.1f} %, mask AP {own['mask_ap']:.1f} %"
+    rows["time"] = ", ".join(f"{step} {value:.0f} s" for step, value in seconds.items())
+    rows |= {"drawn": f"{demo.output_dir}/drawn", "results": f"{demo.output_dir}/test_results.json"}
+    print_table({**rows, "weights": results["checkpoint"]})
+    names = ("box_ap", "box_ap50", "mask_ap", "mask_ap50", "num_pictures")
+    print(simplejson.dumps({**{name: results[name] for name in names}, "seconds": seconds}))
+
+
 def print_table(rows: dict[str, str]) -> None:
     """A two-column table."""
     width = max(map(len, rows))
@@ -209,19 +239,22 @@ def report(demo: Demo) -> None:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of this command."""
     parser = make_parser("demo", __doc__, usage="[options] [KEY VALUE ...]")
-    parser.add_argument("--data-dir", help="where the data goes; default: data/motion, for images data/shapes")
-    parser.add_argument("--output-dir", help="emptied first; default: output/demo, for images output/demo_images")
+    parser.add_argument("--data-dir", help="default: data/motion, for images data/shapes, for coco data/shapes_coco")
+    parser.add_argument(
+        "--output-dir", help="emptied first; default: output/demo, output/demo_images, output/demo_coco"
+    )
     parser.add_argument("--mae", action="store_true", help="images: pre-train a masked autoencoder first")
     parser.add_argument(
-        "opts", nargs="*", metavar="[images] [KEY VALUE]", help="pictures, not videos; config keys to change"
+        "opts", nargs="*", metavar="[images|coco] [KEY VALUE]", help="pictures, not videos; config keys to change"
     )
     args = parser.parse_intermixed_args(argv)
-    args.is_images = args.opts[:1] == ["images"]
-    args.opts = args.opts[args.is_images :]
+    args.kind = args.opts[0] if args.opts[:1] in (["images"], ["coco"]) else ""
+    args.is_images = args.kind == "images"
+    args.opts = args.opts[bool(args.kind) :]
     if args.mae and not args.is_images:
         parser.error("--mae is for `demo images`: the demo of videos always pre-trains")
-    args.data_dir = args.data_dir or ("data/shapes" if args.is_images else "data/motion")
-    args.output_dir = args.output_dir or ("output/demo_images" if args.is_images else "output/demo")
+    data, output = _FOLDERS[args.kind]
+    args.data_dir, args.output_dir = args.data_dir or f"data/{data}", args.output_dir or f"output/{output}"
     return args
 
 
@@ -233,6 +266,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo = Demo(args.data_dir, args.output_dir, args.opts)
     if args.is_images:
         run_images(demo, with_mae=args.mae)
+        return 0
+    if args.kind == "coco":
+        run_coco(demo)
         return 0
     run_all(demo)
     report(demo)

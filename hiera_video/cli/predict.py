@@ -64,7 +64,9 @@ def split_sources(words: list[str]) -> tuple[list[str], list[str]]:
     """Sources, and the KEY VALUE pairs that argparse has taken for more of them."""
     from hiera_video.config.defaults import KEYS
 
-    start = next((i for i, word in enumerate(words) if i and word.split("=")[0] in KEYS), len(words))
+    starts = {key.split(".")[0] + "." * ("." in key) for key in KEYS}  # "DATA." also begins a mistyped key
+    is_key = [bool(i) and word.startswith(tuple(starts)) for i, word in enumerate(words)]
+    start = is_key.index(True) if True in is_key else len(words)
     return words[:start], words[start:]
 
 

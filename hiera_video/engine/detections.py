@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
-from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from hiera_video.data.coco_lists import DetectionList
 from hiera_video.data.detection_dataset import import_mask_api
@@ -48,8 +49,8 @@ def place_detections(found: dict[str, Tensor], placement: Placement) -> dict[str
     boxes, probs = map_boxes_back(found["boxes"].cpu().float(), placement), found["masks"].cpu().float()
     codes = []
     for box, prob in zip(boxes, probs, strict=True):  # one by one: all masks of a large picture would fill the memory
-        mask = paste_masks_in_image(prob[None], box[None], placement.size)[0, 0] >= _MASK_THRESHOLD
-        codes.append(mask_api.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))["counts"])
+        mask = paste_mask(prob[0], box, placement.size)
+        codes.append(mask_api.encode(np.asfortranarray(mask.numpy()))["counts"])
     return {
         "boxes": boxes,
         "labels": found["labels"].cpu(),
@@ -57,6 +58,36 @@ def place_detections(found: dict[str, Tensor], placement: Placement) -> dict[str
         "masks": [code.decode() if isinstance(code, bytes) else code for code in codes],
         "size": list(placement.size),
     }
+
+
+def paste_mask(probs: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
+    """The mask of a thing in its picture.
+
+    Args:
+        probs: float32 (h, w), on a grid over its box.
+        box: x1, y1, x2, y2 in px.
+        size: height and width of the picture.
+
+    Returns:
+        uint8 (H, W) of zeros and ones.
+
+    Follows: detectron2, which asks for the probability at each pixel, between the four cells around it.
+    Differs: from torchvision, whose masks have whole pixels for corners; and, because the masks that it trains with are
+        half a pixel off (its RoIAlign is not `aligned`), so are the places here.
+    """
+    height, width = size
+    x1, y1, x2, y2 = box.tolist()
+    left, right = max(math.floor(x1), 0), min(math.ceil(x2) + 1, width)
+    top, bottom = max(math.floor(y1), 0), min(math.ceil(y2) + 1, height)
+    mask = torch.zeros(size, dtype=torch.uint8)
+    if right <= left or bottom <= top:
+        return mask
+    x = (torch.arange(left, right) - x1) / max(x2 - x1, 1e-3) * 2 - 1  # -1 ... 1 over the box
+    y = (torch.arange(top, bottom) - y1) / max(y2 - y1, 1e-3) * 2 - 1
+    places = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]  # (1, h, w, 2)
+    values = F.grid_sample(probs[None, None], places, align_corners=False)[0, 0]
+    mask[top:bottom, left:right] = values >= _MASK_THRESHOLD
+    return mask
 
 
 def decode_code(code: str, size: list[int]) -> np.ndarray:

@@ -70,6 +70,7 @@ class DetectionHeads(nn.Module):
             backbone,
             rpn_anchor_generator=anchors,
             rpn_head=RPNHead(channels, len(_ASPECT_RATIOS), conv_depth=2),
+            rpn_pre_nms_top_n_train=num_proposals,  # of each level
             rpn_post_nms_top_n_train=num_proposals,
             box_roi_pool=_make_pool(_BOX_POOL_SIDE),
             box_head=FastRCNNConvFCHead(shape, layers, [hidden_dim], norm_layer=norm_layer),
