@@ -95,12 +95,12 @@ def _draw_places(rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
 
 
 def _describe(corners: np.ndarray) -> dict[str, Any]:
-    """Box, polygon and area of corners in px, float64 (n, 2)."""
-    low, high = corners.min(axis=0), corners.max(axis=0)
+    """Box, polygon and area of corners in px, float64 (n, 2); the box is of whole pixels, as that of a mask is."""
+    low, high = corners.min(axis=0).round(), corners.max(axis=0).round()
     x, y = corners.T
     area = 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
     return {
-        "bbox": [round(float(value), 2) for value in (*low, *(high - low))],
+        "bbox": [float(value) for value in (*low, *(high - low))],
         "segmentation": [[round(float(value), 2) for value in corners.flatten()]],
         "area": round(area, 2),
     }

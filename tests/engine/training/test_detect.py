@@ -101,31 +101,31 @@ def test_two_processes_train_and_test_as_one(detection_options, tmp_path):
 @pytest.mark.slow
 def test_eight_pictures_are_learned_by_heart(make_detection_cfg, tmp_path):
     folder = tmp_path / "eight"
-    words = ["--task", "coco", "--output-dir", str(folder), "--train", "8", "--val", "1", "--size", "96"]
+    words = ["--task", "coco", "--output-dir", str(folder), "--train", "8", "--val", "1", "--size", "128"]
     assert make_shape_dataset(words) == 0
     cfg = make_detection_cfg(
         {
             "DATA.PATH_TO_DATA_DIR": folder,
-            "DATA.TRAIN_CROP_SIZE": 96,
-            "DATA.TEST_CROP_SIZE": 96,
+            "DATA.TRAIN_CROP_SIZE": 128,
+            "DATA.TEST_CROP_SIZE": 128,
             "DATA.RANDOM_FLIP": False,
             "DETECTOR.JITTER_SCALES": [1.0, 1.0],
-            "DETECTOR.ANCHOR_SIZES": [12, 24, 48, 72, 96],
+            "DETECTOR.ANCHOR_SIZES": [16, 32, 64, 96, 128],
             "DETECTOR.CHANNELS": 32,
             "DETECTOR.HIDDEN_DIM": 64,
             "DETECTOR.NUM_PROPOSALS": 60,
             "DETECTOR.NUM_ROIS": 32,
             "HIERA.EMBED_DIM": 24,
             "HIERA.STAGES": [1, 1, 2, 1],
-            "SOLVER.BASE_LR": 2e-3,
+            "SOLVER.BASE_LR": 1e-3,
             "SOLVER.CLIP_GRAD_L2NORM": 1.0,
             "SOLVER.WEIGHT_DECAY": 0.0,
             "SOLVER.WARMUP_EPOCHS": 10,
-            "SOLVER.MAX_EPOCH": 200,
+            "SOLVER.MAX_EPOCH": 125,
             "TRAIN.EVAL_PERIOD": 0,
-            "TRAIN.CHECKPOINT_PERIOD": 200,
-            "TRAIN.BATCH_SIZE": 8,
-            "LOG_PERIOD": 50,
+            "TRAIN.CHECKPOINT_PERIOD": 125,
+            "TRAIN.BATCH_SIZE": 2,
+            "LOG_PERIOD": 100,
             "TEST.SPLIT": "train",
         }
     )
