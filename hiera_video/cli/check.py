@@ -156,7 +156,8 @@ def forecast(
     from hiera_video.inspection.run import forecast_cores, select_good
     from hiera_video.video.manifest import load_manifest
 
-    good = select_good(videos, records) if videos is not None and args.forecast_sec else None
+    measures = videos is not None and args.forecast_sec and cfg.TASK != "detect"  # whose pictures have masks to decode
+    good = select_good(videos, records) if videos is not None and measures else None
     if good is None or not len(good):
         return None
     if cfg.DATA.FORMAT in ("ava", "boxes"):

@@ -5,6 +5,7 @@
     hiera-video demo images
     hiera-video demo images --mae
     hiera-video demo actions
+    hiera-video demo coco
 
 It also shows what pre-training is worth where labels are few: a masked autoencoder learns from the videos alone and is
 fine-tuned on 3 labeled videos of each class, beside the same training from random weights. Then all videos are
@@ -12,6 +13,7 @@ embedded; probes measure what the embeddings tell, and a page shows the videos m
 
 `demo images` does it with pictures: it makes them, pre-trains on request, trains an image model and tests it.
 `demo actions` makes scenes of several things, and trains a model that says of each box what moves how in it.
+`demo coco` makes pictures of several shapes, trains a detector of boxes and masks, tests it, and draws what it finds.
 
 Each step is a command that can be typed by hand; the demo prints it before it runs. Folders are those of the current
 folder: data/motion and output/demo.
@@ -39,12 +41,15 @@ MAE_CONFIG = "Demo/MOTION_MAE_8x2.yaml"
 FEW_LABELS_CONFIG = "Demo/MOTION_FEW_LABELS_8x2.yaml"
 IMAGE_CONFIG = "Demo/SHAPES_HIERA_64.yaml"
 IMAGE_MAE_CONFIG = "Demo/SHAPES_MAE_64.yaml"
+DETECTION_CONFIG = "Demo/SHAPES_DETECT_128.yaml"
 # Which demo -> where its data and its results go by default.
 _PLACES = {
     "videos": ("data/motion", "output/demo"),
     "images": ("data/shapes", "output/demo_images"),
     "actions": ("data/motion_ava", "output/demo_actions"),
+    "coco": ("data/shapes_coco", "output/demo_coco"),
 }
+_NUM_DRAWN = 4
 _MARKER = ".hiera_video_demo"  # only a folder with this file is removed
 
 
@@ -77,7 +82,7 @@ class Demo:
         data = ["DATA.PATH_TO_DATA_DIR", self.data_dir]
         if config == FEW_LABELS_CONFIG:
             data = ["DATA.PATH_TO_DATA_DIR", f"{self.data_dir}/few_labels", "DATA.PATH_PREFIX", self.data_dir]
-        if config not in (IMAGE_CONFIG, IMAGE_MAE_CONFIG, ACTION_CONFIG):  # their data names its classes
+        if config not in (IMAGE_CONFIG, IMAGE_MAE_CONFIG, ACTION_CONFIG, DETECTION_CONFIG):  # their data names classes
             data += ["DATA.CLASS_NAMES_PATH", f"{self.data_dir}/classnames.json"]
         output = ["OUTPUT_DIR", os.path.normpath(os.path.join(self.output_dir, folder))]
         self.run(step, "run", "--cfg", config, *data, *output, *opts, *self.opts)
@@ -176,6 +181,31 @@ def run_images(demo: Demo, *, with_mae: bool) -> None:
     print(simplejson.dumps({"top1": results["top1"], "num_pictures": results["num_videos"], "seconds": seconds}))
 
 
+def run_coco(demo: Demo) -> None:
+    """All commands of the demo with boxes and masks, and its table."""
+    demo.run("pictures", "make-shape-dataset", "--task", "coco", "--output-dir", demo.data_dir)
+    demo.run_jobs("training and test", DETECTION_CONFIG, "")
+    results = demo.load_results("")
+    pictures = [f"{demo.data_dir}/val2017/{number:06d}.png" for number in range(_NUM_DRAWN)]
+    drawn = ["--output-dir", f"{demo.output_dir}/drawn", "--json", f"{demo.output_dir}/things.json"]
+    demo.run("drawing", "predict", *pictures, "--checkpoint", results["checkpoint"], *drawn)
+    seconds = {step: round(value, 1) for step, value in demo.seconds.items()}
+    rows = {
+        "trained": f"{results['model']} (reduced by {DETECTION_CONFIG}) with Mask R-CNN, from scratch",
+        "tested": f"{results['num_pictures']} pictures with {results['num_instances']} shapes, {results['num_failed']} "
+        "undecodable",
+        "boxes": f"AP {results['box_ap']:.1f} %, AP50 {results['box_ap50']:.1f} %, AP75 {results['box_ap75']:.1f} %",
+        "masks": f"AP {results['mask_ap']:.1f} %, AP50 {results['mask_ap50']:.1f} %, AP75 {results['mask_ap75']:.1f} %",
+    }
+    for name, own in results["per_class"].items():
+        rows[f"  {name}"] = f"box AP {own['box_ap']:.1f} %, mask AP {own['mask_ap']:.1f} %"
+    rows["time"] = ", ".join(f"{step} {value:.0f} s" for step, value in seconds.items())
+    rows |= {"drawn": f"{demo.output_dir}/drawn", "results": f"{demo.output_dir}/test_results.json"}
+    print_table({**rows, "weights": results["checkpoint"]})
+    names = ("box_ap", "box_ap50", "mask_ap", "mask_ap50", "num_pictures")
+    print(simplejson.dumps({**{name: results[name] for name in names}, "seconds": seconds}))
+
+
 def print_table(rows: dict[str, str]) -> None:
     """A two-column table."""
     width = max(map(len, rows))
@@ -252,6 +282,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if args.kind == "actions":
         run_actions(demo)
+        return 0
+    if args.kind == "coco":
+        run_coco(demo)
         return 0
     run_all(demo)
     report(demo)

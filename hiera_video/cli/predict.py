@@ -12,6 +12,9 @@
 
 With --boxes it says what each person does, by a model of TASK detect_actions: a detector of torchvision finds persons,
 or any csv file has boxes (video,time_sec,x1,y1,x2,y2 and, where known, person and score); they are linked to tracks.
+    hiera-video predict a.jpg b.jpg --checkpoint detector.pyth --output-dir drawn --json things.json
+
+With a detector (TASK detect) it names the things in pictures, and draws their boxes and masks.
 
 Cameras, pipes, "-" (standard input) and streams (rtsp, rtmp, srt, udp, tcp, .m3u8) are read live: each window is a line
 as soon as it is complete, until the stream ends, --max-sec is reached, or Ctrl-C. The labeled video has no sound.
@@ -34,9 +37,10 @@ if TYPE_CHECKING:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of this command."""
-    usage = "VIDEO|URL|DEVICE --checkpoint FILE [options] [--cfg FILE ...] [KEY VALUE ...]"
+    usage = "VIDEO|URL|DEVICE|PICTURE ... --checkpoint FILE [options] [--cfg FILE ...] [KEY VALUE ...]"
     parser = make_parser("predict", __doc__, usage=usage)
-    parser.add_argument("video", help="a file, a URL, a camera (/dev/video0), a pipe, or - for standard input")
+    words = "a file, a URL, a camera (/dev/video0), a pipe, or - for standard input; or pictures"
+    parser.add_argument("sources", nargs="+", metavar="VIDEO", help=words)
     parser.add_argument("--checkpoint", required=True, help="path or URL of the weights")
     parser.add_argument("--top-k", type=int, help="classes to name; default: 5, of boxes 3")
     parser.add_argument("--window-sec", type=float, help="default: as long as clips in training")
@@ -51,7 +55,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--live", action="store_true", help="read a file or an http stream as a live source")
     parser.add_argument("--max-sec", type=float, help="where to stop reading a live source")
     add_box_options(parser)
+    parser.add_argument("--output-dir", metavar="DIR", help="pictures: draw what was found into copies there")
+    parser.add_argument("--min-score", type=float, default=0.5, help="pictures: leave less out; default: %(default)s")
     args = parse_with_config(parser, argv)
+    args.sources, pairs = split_sources(args.sources)
+    args.video, args.opts = args.sources[0], [*pairs, *args.opts]
     args.boxes = check_box_options(parser, args)
     args.top_k = args.top_k if args.top_k is not None else 3 if args.boxes else 5
     args.num_crops = args.num_crops or (3 if args.boxes else 1)
@@ -67,6 +75,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def split_sources(words: list[str]) -> tuple[list[str], list[str]]:
+    """Sources, and the KEY VALUE pairs that argparse has taken for more of them."""
+    from hiera_video.config.defaults import KEYS
+
+    starts = {key.split(".")[0] + "." * ("." in key) for key in KEYS}  # "DATA." also begins a mistyped key
+    is_key = [bool(i) and word.startswith(tuple(starts)) for i, word in enumerate(words)]
+    start = is_key.index(True) if True in is_key else len(words)
+    return words[:start], words[start:]
+
+
 @report_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Predicts, prints and writes."""
@@ -79,8 +97,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hiera_video.utils.logging import setup_logging
 
     setup_logging(None)
+    trained = load_trained(args.checkpoint, cfg_files=args.cfg_files, opts=args.opts)
+    if trained.cfg.TASK == "detect":
+        from hiera_video.cli.predict_pictures import predict_pictures
+
+        return predict_pictures(trained, args)
+    if len(args.sources) > 1 or args.output_dir:
+        raise ValueError(f"{args.checkpoint} is no detector: give one video, without --output-dir")
     predictor = Predictor(
-        load_trained(args.checkpoint, cfg_files=args.cfg_files, opts=args.opts),
+        trained,
         top_k=args.top_k,
         window_sec=args.window_sec,
         stride_sec=args.stride_sec,

@@ -58,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def find_jobs(task: str) -> tuple[Callable[[CfgNode], None], Callable[[CfgNode], None]]:
     """The training job and the test job of a TASK; the config's rules refuse a test of what has none."""
+    if task == "detect":
+        from hiera_video.engine.detection_test import run_detection_test
+        from hiera_video.engine.training.detect import train_detector
+
+        return train_detector, run_detection_test
     from hiera_video.engine.evaluate import test
 
     if task == "pretrain":
@@ -80,6 +85,10 @@ def find_list_builder(task: str) -> Callable[[CfgNode, str], object]:
         from hiera_video.data.box_lists import build_key_frames
 
         return build_key_frames
+    if task == "detect":
+        from hiera_video.data.coco_lists import build_detection_list
+
+        return build_detection_list
     from hiera_video.data.build_lists import build_video_list
 
     return build_video_list

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
+from hiera_video.config.detection_keys import check_detection
+
 
 def check_config(cfg: CfgNode) -> None:
     """Raises ValueError for a combination of keys that cannot work."""
@@ -24,6 +26,10 @@ def _check_task(cfg: CfgNode) -> None:
         )
     if cfg.TASK == "detect_actions" and is_mae:
         raise ValueError(f"MODEL.MODEL_NAME = {cfg.MODEL.MODEL_NAME}: TASK = detect_actions takes a hiera_* model")
+    if (cfg.TASK == "detect") != (cfg.DATA.FORMAT == "coco") and (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
+        raise ValueError(f"TASK = {cfg.TASK} and DATA.FORMAT = {cfg.DATA.FORMAT} do not go together: detect takes coco")
+    if cfg.TASK == "detect":
+        check_detection(cfg)
     if cfg.TASK == "pretrain" and cfg.TEST.ENABLE:
         raise ValueError("TEST.ENABLE = True, but TASK = pretrain has no classes to test; fine-tune first")
     if cfg.TASK == "pretrain" and cfg.MIXUP.ENABLE:
@@ -51,12 +57,12 @@ def _check_data(cfg: CfgNode) -> None:
             "area is at most 1"
         )
     short_side, crop = cfg.DATA.TRAIN_JITTER_SCALES[0], cfg.DATA.TRAIN_CROP_SIZE
-    if cfg.TRAIN.ENABLE and short_side < crop:
+    if cfg.TRAIN.ENABLE and short_side < crop and cfg.TASK != "detect":
         raise ValueError(
             f"DATA.TRAIN_JITTER_SCALES = {cfg.DATA.TRAIN_JITTER_SCALES} begins below DATA.TRAIN_CROP_SIZE = {crop}: "
             f"the short side must be at least {crop}"
         )
-    jobs_crops = {"TEST.NUM_SPATIAL_CROPS": cfg.TEST.NUM_SPATIAL_CROPS * cfg.TEST.ENABLE}
+    jobs_crops = {"TEST.NUM_SPATIAL_CROPS": cfg.TEST.NUM_SPATIAL_CROPS * cfg.TEST.ENABLE * (cfg.TASK != "detect")}
     jobs_crops["EXTRACT.NUM_CROPS"] = cfg.EXTRACT.NUM_CROPS * cfg.EXTRACT.ENABLE
     for key, num_crops in jobs_crops.items():
         if num_crops == 1 and short_side < cfg.DATA.TEST_CROP_SIZE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from fvcore.common.config import CfgNode
 
 from hiera_video.config.ava_keys import AVA_KEYS
+from hiera_video.config.detection_keys import DETECTION_KEYS
 from hiera_video.config.extract_keys import EXTRACT_KEYS
 from hiera_video.config.legal import (
     ANY_BOOL,
@@ -36,9 +37,9 @@ KEYS: dict[str, Key] = {
     ),
     "TASK": Key(
         "classify",
-        "What training means: classify (fine-tuning, or from scratch), pretrain (MAE, without labels), or "
-        "detect_actions (what is done in each box of a video).",
-        one_of("classify", "pretrain", "detect_actions"),
+        "classify: fine-tuning, or from scratch; pretrain: MAE, without labels; detect_actions: what is done in each "
+        "box of a video; detect: boxes and masks in pictures.",
+        one_of("classify", "pretrain", "detect_actions", "detect"),
     ),
     "LOG_PERIOD": Key(10, "Optimizer steps between two log lines.", at_least(1)),
     "TENSORBOARD.ENABLE": Key(False, "Write TensorBoard events to OUTPUT_DIR/tensorboard.", ANY_BOOL),
@@ -97,11 +98,12 @@ KEYS: dict[str, Key] = {
     # ---- data: which videos
     "DATA.FORMAT": Key(
         "kinetics",
-        "kinetics: train.csv, val.csv, test.csv with 'path label' lines; ssv2: the official "
-        "json files; ssv2_frames: these, and pictures instead of videos, which SlowFast's train.csv and val.csv list; "
-        "folders: <split>/<class>/*.mp4; imagenet: pictures in folders, tar archives or Parquet files; ava: AVA's "
-        "files of boxes and actions, see AVA.*; boxes: train.csv, val.csv, test.csv (or .json) with boxes of your own.",
-        one_of("kinetics", "ssv2", "ssv2_frames", "folders", "imagenet", "ava", "boxes"),
+        "kinetics: train.csv, val.csv, test.csv with 'path label' lines; ssv2: the official json files; ssv2_frames: "
+        "these, and pictures instead of videos, which SlowFast's train.csv and val.csv list; folders: "
+        "<split>/<class>/*.mp4; imagenet: pictures in folders, tar archives or Parquet files; ava: AVA's files of "
+        "boxes and actions, see AVA.*; boxes: train.csv, val.csv, test.csv (or .json) with boxes of your own; coco: "
+        "COCO.ANNOTATIONS.",
+        one_of("kinetics", "ssv2", "ssv2_frames", "folders", "imagenet", "ava", "boxes", "coco"),
     ),
     "DATA.PATH_TO_DATA_DIR": Key("", "Folder of the lists (or of the class folders).", ANY_STR),
     "DATA.PATH_PREFIX": Key("", "Folder that relative video paths are under; empty: DATA.PATH_TO_DATA_DIR.", ANY_STR),
@@ -341,7 +343,7 @@ KEYS: dict[str, Key] = {
     ),
     "DATA_LOADER.PREFETCH_FACTOR": Key(2, "Batches that each worker prepares ahead.", at_least(1)),
     "DATA_LOADER.PIN_MEMORY": Key(True, "Put batches into page-locked memory, for faster copies to a GPU.", ANY_BOOL),
-}
+} | DETECTION_KEYS
 
 
 def get_cfg() -> CfgNode:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from hiera_video.data.coco_lists import build_unchecked_detection_list
 from hiera_video.data.frame_lists import load_frame_list
 from hiera_video.data.image_lists import find_images, load_image_tables, load_image_tar
 from hiera_video.data.lists import (
@@ -62,6 +63,9 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
     elif data.FORMAT == "folders":
         source = os.path.join(folder, split)
         videos = _load_split_folder(source, os.path.join(folder, "train"), names)
+    elif data.FORMAT == "coco":
+        pictures = build_unchecked_detection_list(cfg, split)
+        videos, source = VideoList(pictures.paths, pictures.labels), pictures.source
     elif data.FORMAT == "imagenet":
         videos, source = _load_images(folder, split, names)
     else:

@@ -23,7 +23,7 @@ logger = get_logger(__name__)
 
 _PERIOD_SEC = 30.0
 # Sections and keys that decide the numbers of a test.
-_SETTINGS = ("TEST.", "DATA.", "AVA.", "MODEL.", "HIERA.", "TRAIN.PRECISION")
+_SETTINGS = ("TEST.", "DATA.", "AVA.", "COCO.", "DETECTOR.", "MODEL.", "HIERA.", "TRAIN.PRECISION")
 _NO_SETTINGS = (
     *("TEST.ENABLE", "TEST.CHECKPOINT_FILE_PATH", "TEST.BATCH_SIZE", "MODEL.COMPILE"),
     *("DATA.MAX_BAD_VIDEOS", "DATA.TIMEOUT_SEC", "DATA.MANIFEST", "DATA.TRAIN_", "AVA.TRAIN_"),

@@ -96,6 +96,16 @@ def find_undrawable(text: str, *, font_path: str = "") -> str:
     return min(("".join(dict.fromkeys(c for c in text if not _has_glyph(font, c))) for font in fonts), key=len)
 
 
+def load_font(size_px: int, text: str, *, font_path: str = "") -> Font:
+    """The font that has the most letters of a text.
+
+    Raises:
+        ValueError: the font file cannot be read.
+    """
+    fonts = _load_fonts(size_px, font_path)
+    return min(fonts, key=lambda font: sum(not _has_glyph(font, letter) for letter in set(text)))
+
+
 def _load_fonts(size_px: int, font_path: str) -> list[Font]:
     fonts: list[Font] = []
     for name in (font_path, *_FONTS):
