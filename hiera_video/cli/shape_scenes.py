@@ -52,7 +52,7 @@ def draw_scene(
         label = int(rng.integers(len(forms)))
         corners = outline(forms[label], center, reach, rng.uniform(0, math.tau))
         pen.polygon([tuple(corner * side) for corner in corners], tuple(rng.integers(140, 256, 3).tolist()))
-        annotations.append({"category_id": label + 1, **_describe(corners * size_px)})
+        annotations.append({"category_id": label + 1, **_describe(corners * size_px, size_px)})
     levels = np.asarray(picture.reduce(_SCALE), dtype=np.float64)
     pixels = np.clip(levels + rng.normal(0, _NOISE_LEVELS, levels.shape), 0, 255).astype(np.uint8)
     return pixels, annotations
@@ -94,13 +94,21 @@ def _draw_places(rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
     return places
 
 
-def _describe(corners: np.ndarray) -> dict[str, Any]:
-    """Box, polygon and area of corners in px, float64 (n, 2); the box is of whole pixels, as that of a mask is."""
-    low, high = corners.min(axis=0).round(), corners.max(axis=0).round()
-    x, y = corners.T
-    area = 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
+def _describe(corners: np.ndarray, size_px: int) -> dict[str, Any]:
+    """Box, mask as run lengths, and area of a polygon, whose corners are in px, float64 (n, 2): all of the same pixels.
+
+    A pixel belongs to it that is covered by half.
+    """
+    canvas = Image.new("L", (size_px * _SCALE, size_px * _SCALE))
+    ImageDraw.Draw(canvas).polygon([tuple(corner * _SCALE) for corner in corners], 255)
+    mask = np.asarray(canvas.reduce(_SCALE)) >= 128
+    rows, columns = np.nonzero(mask)
+    top, left, bottom, right = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+    pixels = mask.flatten(order="F").astype(np.int8)  # COCO counts down the columns, and begins with zeros
+    edges = np.flatnonzero(np.diff(pixels, prepend=0))
+    runs = np.diff([0, *edges, pixels.size])
     return {
-        "bbox": [float(value) for value in (*low, *(high - low))],
-        "segmentation": [[round(float(value), 2) for value in corners.flatten()]],
-        "area": round(area, 2),
+        "bbox": [float(value) for value in (left, top, right - left, bottom - top)],
+        "segmentation": {"size": [size_px, size_px], "counts": runs.tolist()},
+        "area": float(mask.sum()),
     }

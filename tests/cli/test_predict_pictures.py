@@ -5,11 +5,16 @@ import pytest
 import simplejson
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
+import hiera_video as hv
 from hiera_video.cli.main import main
 from hiera_video.cli.predict import parse_args
 from hiera_video.config import dump_config
+from hiera_video.data.detection_dataset import read_picture
 from hiera_video.engine.checkpoint import save_checkpoint
+from hiera_video.engine.detections import to_detector_input
+from hiera_video.engine.trained import load_trained
 from hiera_video.models.build import build_detector_from_cfg
 
 
@@ -76,3 +81,20 @@ def test_other_commands_say_what_a_detector_cannot(checkpoint, pictures, tmp_pat
 def test_pairs_may_follow_the_pictures():
     args = parse_args(["a.jpg", "b.jpg", "RNG_SEED", "1", "--checkpoint", "c.pth", "TEST.BATCH_SIZE", "4"])
     assert args.sources == ["a.jpg", "b.jpg"] and args.opts == ["RNG_SEED", "1", "TEST.BATCH_SIZE", "4"]
+
+
+def test_the_encoder_of_a_detector_is_extracted_and_pooled_features_are_refused(checkpoint, pictures, tmp_path, capsys):
+    words = ["extract", pictures[1], "--checkpoint", checkpoint, "--output-dir"]
+    size = ["DATA.TRAIN_JITTER_SCALES", "[64, 64]", "DATA_LOADER.NUM_WORKERS", "0"]
+    assert main([*words, str(tmp_path / "pooled"), *size]) == 1
+    assert "EXTRACT.LAYER stage4 or map4 gives its encoder's features" in capsys.readouterr().err
+    one = ["EXTRACT.LAYER", "stage4", "EXTRACT.CLIPS", "uniform", "EXTRACT.NUM_CLIPS", "1"]
+    assert main([*words, str(tmp_path / "features"), *one, *size]) == 0
+    (vector,) = hv.read_embeddings(tmp_path / "features").vectors.numpy()
+    trained = load_trained(checkpoint)
+    picture = read_picture(pictures[1]).movedim(-1, 0)
+    short = v2.functional.resize(picture, 64, antialias=False)
+    crop = v2.functional.center_crop(short, 64)
+    with torch.no_grad():
+        maps = trained.model.forward_maps(to_detector_input(trained.cfg, crop[None], device=torch.device("cpu")))
+    assert np.abs(maps[-1].mean(dim=(1, 2))[0].numpy() - vector).max() < 0.05

@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pytest
 from PIL import Image
 from pycocotools import mask as oracle
 
@@ -18,12 +17,11 @@ def test_boxes_and_areas_are_those_of_the_masks_which_lie_on_the_shapes(tmp_path
     assert [row["name"] for row in content["categories"]] == list(FORMS) and len(content["images"]) == 12
     masks = {image["id"]: np.zeros((128, 128), bool) for image in content["images"]}
     for row in content["annotations"]:
-        code = oracle.merge(oracle.frPyObjects(row["segmentation"], 128, 128))
+        code = oracle.frPyObjects(row["segmentation"], 128, 128)
         mask = oracle.decode(code).astype(bool)
         assert not (masks[row["image_id"]] & mask).any(), "shapes do not overlap"
         masks[row["image_id"]] |= mask
-        assert np.abs(np.array(row["bbox"]) - oracle.toBbox(code)).max() <= 1.5
-        assert mask.sum() == pytest.approx(row["area"], rel=0.1, abs=20)
+        assert row["bbox"] == oracle.toBbox(code).tolist() and row["area"] == mask.sum() > 0
     for image in content["images"]:
         pixels = np.asarray(Image.open(tmp_path / "a/train2017" / image["file_name"]))
         bright = pixels.max(axis=2) > 125  # shapes have 140 and more in each channel, backgrounds less than 110
