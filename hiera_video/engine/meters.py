@@ -64,7 +64,10 @@ class TrainMeters:
             more: numbers that a rank has once a step.
         """
         values = {name: torch.stack([part[name] for part in self._parts]).mean() for name in self._parts[0]}
-        values |= {name: torch.as_tensor(value, dtype=torch.float32).to(self.device) for name, value in more.items()}
+        values |= {
+            name: torch.as_tensor(value, dtype=torch.float32).to(self.device, non_blocking=True)
+            for name, value in more.items()
+        }
         self._parts, self._num_steps = [], self._num_steps + 1
         return dict(zip(values, all_reduce_mean(torch.stack(list(values.values()))).tolist(), strict=True))
 

@@ -3,9 +3,11 @@
 import difflib
 import inspect
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
+import torch
 from fvcore.common.config import CfgNode
+from torch import nn
 
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.hiera import Hiera
@@ -97,6 +99,11 @@ def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE:
         **{argument: value for argument, value in variant.items() if value},  # 0 and [] leave the variant's own
         **(_build_decoder_arguments(cfg) if name.startswith("mae_") else _build_head_arguments(cfg)),
     )
+
+
+def build_compiled(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """The model as jobs call it: with MODEL.COMPILE compiled as one graph, by the first call; else as it is."""
+    return cast(nn.Module, torch.compile(model, fullgraph=True)) if cfg.MODEL.COMPILE else model
 
 
 def _build_head_arguments(cfg: CfgNode) -> dict[str, Any]:
