@@ -36,7 +36,7 @@ class MovingAverage(AveragedModel):
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model, use_buffers=True)
         self.update_average = get_ema_multi_avg_fn(decay)
-        self.n_averaged = self.n_averaged.cpu()
+        self.n_averaged = torch.zeros((), dtype=torch.int64, device="cpu")
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
