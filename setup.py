@@ -48,11 +48,14 @@ setup(
         # Approximate search among embeddings, embedding on a cluster, models for other runtimes.
         "faiss": ["faiss-cpu>=1.8"],
         "ray": ["ray[data]>=2.30"],
+        # Boxes and masks in pictures: COCO's masks and its evaluation.
+        "detection": ["faster-coco-eval>=1.6"],
         "slurm": ["submitit>=1.5"],
         "export": ["onnx>=1.17", "onnxscript>=0.6.1", "onnxruntime>=1.20"],
         "test": [
             "aiohttp>=3.9",
             "faiss-cpu>=1.8",
+            "faster-coco-eval>=1.6",
             "onnx>=1.17",
             "onnxruntime>=1.20",
             "onnxscript>=0.6.1",
@@ -66,6 +69,7 @@ setup(
             "pytest>=8.2",
             "mypy>=1.14",
             "pandas-stubs>=2.2",
+            "pycocotools>=2.0.8",
             "pytest-cov>=5.0",
             "pytest-timeout>=2.3",
             "ruff>=0.9",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
     from hiera_video.data.lists import VideoList
+    from hiera_video.data.samples import SampleDataset
     from hiera_video.video.manifest import VideoRecord
 
 SPLITS = ("train", "val", "test")
@@ -76,6 +77,7 @@ def check(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     """Checks, writes manifest and report, and returns the report."""
     import simplejson
 
+    from hiera_video.inspection.boxes import build_box_survey, build_length_sec, find_absent_moments
     from hiera_video.inspection.run import build_lists, find_faults, inspect_all, make_report, merge_lists
     from hiera_video.inspection.survey import build_needed_frames
     from hiera_video.video.manifest import write_manifest
@@ -83,7 +85,11 @@ def check(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     manifest_path = Path(args.output or Path(cfg.OUTPUT_DIR) / "manifest.parquet")
     report_path = Path(args.json or Path(cfg.OUTPUT_DIR) / "dataset_report.json")
-    lists, sources, findings = build_lists(cfg, args.splits)
+    survey = build_box_survey(cfg, args.splits) if cfg.DATA.FORMAT in ("ava", "boxes") else None
+    if survey is not None:
+        lists, sources, findings = survey.lists, survey.sources, survey.findings
+    else:
+        lists, sources, findings = build_lists(cfg, args.splits)
     splits, labels = merge_lists(lists)
     unfinished = manifest_path.with_suffix(".unfinished_full_decode" if args.full_decode else ".unfinished")
     records = inspect_all(
@@ -99,9 +105,11 @@ def check(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
         records,
         splits,
         num_classes=cfg.MODEL.NUM_CLASSES,
-        needs_labels=cfg.TASK != "pretrain",
+        needs_labels=cfg.TASK == "classify",
         count_needed=build_needed_frames(cfg),
     )
+    if survey is not None:
+        findings += find_absent_moments(survey, records, splits, get_length_sec=build_length_sec(cfg))
     write_manifest(manifest_path, records, splits=splits, labels=labels)
     unfinished.unlink(missing_ok=True)
     report = make_report(
@@ -113,6 +121,7 @@ def check(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
         num_classes=cfg.MODEL.NUM_CLASSES,
         is_ssv2=cfg.DATA.FORMAT in ("ssv2", "ssv2_frames"),
     )
+    report["boxes"] = survey.counts if survey is not None else {}
     report["forecast"] = forecast(cfg, lists.get("train"), records, manifest_path, args)
     report["written"] = {"manifest": str(manifest_path), "report": str(report_path)}
     report["seconds"] = round(time.perf_counter() - start, 2)
@@ -142,15 +151,27 @@ def forecast(
     args: argparse.Namespace,
 ) -> dict[str, Any] | None:
     """How many cores training will need; None where there is nothing to measure."""
+    from hiera_video.data.box_loaders import build_box_dataset
     from hiera_video.data.loader import build_train_dataset
     from hiera_video.inspection.run import forecast_cores, select_good
     from hiera_video.video.manifest import load_manifest
 
-    good = select_good(videos, records) if videos is not None and args.forecast_sec else None
+    measures = videos is not None and args.forecast_sec and cfg.TASK != "detect"  # whose pictures have masks to decode
+    good = select_good(videos, records) if videos is not None and measures else None
     if good is None or not len(good):
         return None
+    if cfg.DATA.FORMAT in ("ava", "boxes"):
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.DATA.MANIFEST, cfg.DATA.MAX_BAD_VIDEOS = str(manifest_path), len(records)
+        try:
+            dataset: SampleDataset = build_box_dataset(cfg, "train", is_training=True)
+        except (FileNotFoundError, ValueError):
+            return None  # the report names what is wrong with the lists
+    else:
+        dataset = build_train_dataset(cfg, good, manifest=load_manifest(str(manifest_path)))
     return forecast_cores(
-        build_train_dataset(cfg, good, manifest=load_manifest(str(manifest_path))),
+        dataset,
         seconds=args.forecast_sec,
         gpu_clips_per_sec=args.gpu_clips_per_sec,
         cores_here=count_cores(),

@@ -4,12 +4,16 @@
     hiera-video demo --data-dir /tmp/motion --output-dir /tmp/demo RNG_SEED 1
     hiera-video demo images
     hiera-video demo images --mae
+    hiera-video demo actions
+    hiera-video demo coco
 
 It also shows what pre-training is worth where labels are few: a masked autoencoder learns from the videos alone and is
 fine-tuned on 3 labeled videos of each class, beside the same training from random weights. Then all videos are
 embedded; probes measure what the embeddings tell, and a page shows the videos most similar to one of them.
 
 `demo images` does it with pictures: it makes them, pre-trains on request, trains an image model and tests it.
+`demo actions` makes scenes of several things, and trains a model that says of each box what moves how in it.
+`demo coco` makes pictures of several shapes, trains a detector of boxes and masks, tests it, and draws what it finds.
 
 Each step is a command that can be typed by hand; the demo prints it before it runs. Folders are those of the current
 folder: data/motion and output/demo.
@@ -29,12 +33,23 @@ from typing import Any
 import simplejson
 
 from hiera_video.cli.arguments import make_parser, report_errors
+from hiera_video.cli.demo_actions import CONFIG as ACTION_CONFIG
+from hiera_video.cli.demo_actions import run_actions
 
 CONFIG = "Demo/MOTION_HIERA_8x2.yaml"
 MAE_CONFIG = "Demo/MOTION_MAE_8x2.yaml"
 FEW_LABELS_CONFIG = "Demo/MOTION_FEW_LABELS_8x2.yaml"
 IMAGE_CONFIG = "Demo/SHAPES_HIERA_64.yaml"
 IMAGE_MAE_CONFIG = "Demo/SHAPES_MAE_64.yaml"
+DETECTION_CONFIG = "Demo/SHAPES_DETECT_128.yaml"
+# Which demo -> where its data and its results go by default.
+_PLACES = {
+    "videos": ("data/motion", "output/demo"),
+    "images": ("data/shapes", "output/demo_images"),
+    "actions": ("data/motion_ava", "output/demo_actions"),
+    "coco": ("data/shapes_coco", "output/demo_coco"),
+}
+_NUM_DRAWN = 4
 _MARKER = ".hiera_video_demo"  # only a folder with this file is removed
 
 
@@ -67,7 +82,7 @@ class Demo:
         data = ["DATA.PATH_TO_DATA_DIR", self.data_dir]
         if config == FEW_LABELS_CONFIG:
             data = ["DATA.PATH_TO_DATA_DIR", f"{self.data_dir}/few_labels", "DATA.PATH_PREFIX", self.data_dir]
-        if config not in (IMAGE_CONFIG, IMAGE_MAE_CONFIG):  # their classes are folders
+        if config not in (IMAGE_CONFIG, IMAGE_MAE_CONFIG, ACTION_CONFIG, DETECTION_CONFIG):  # their data names classes
             data += ["DATA.CLASS_NAMES_PATH", f"{self.data_dir}/classnames.json"]
         output = ["OUTPUT_DIR", os.path.normpath(os.path.join(self.output_dir, folder))]
         self.run(step, "run", "--cfg", config, *data, *output, *opts, *self.opts)
@@ -166,6 +181,31 @@ def run_images(demo: Demo, *, with_mae: bool) -> None:
     print(simplejson.dumps({"top1": results["top1"], "num_pictures": results["num_videos"], "seconds": seconds}))
 
 
+def run_coco(demo: Demo) -> None:
+    """All commands of the demo with boxes and masks, and its table."""
+    demo.run("pictures", "make-shape-dataset", "--task", "coco", "--output-dir", demo.data_dir)
+    demo.run_jobs("training and test", DETECTION_CONFIG, "")
+    results = demo.load_results("")
+    pictures = [f"{demo.data_dir}/val2017/{number:06d}.png" for number in range(_NUM_DRAWN)]
+    drawn = ["--output-dir", f"{demo.output_dir}/drawn", "--json", f"{demo.output_dir}/things.json"]
+    demo.run("drawing", "predict", *pictures, "--checkpoint", results["checkpoint"], *drawn)
+    seconds = {step: round(value, 1) for step, value in demo.seconds.items()}
+    rows = {
+        "trained": f"{results['model']} (reduced by {DETECTION_CONFIG}) with Mask R-CNN, from scratch",
+        "tested": f"{results['num_pictures']} pictures with {results['num_instances']} shapes, {results['num_failed']} "
+        "undecodable",
+        "boxes": f"AP {results['box_ap']:.1f} %, AP50 {results['box_ap50']:.1f} %, AP75 {results['box_ap75']:.1f} %",
+        "masks": f"AP {results['mask_ap']:.1f} %, AP50 {results['mask_ap50']:.1f} %, AP75 {results['mask_ap75']:.1f} %",
+    }
+    for name, own in results["per_class"].items():
+        rows[f"  {name}"] = f"box AP {own['box_ap']:.1f} %, mask AP {own['mask_ap']:.1f} %"
+    rows["time"] = ", ".join(f"{step} {value:.0f} s" for step, value in seconds.items())
+    rows |= {"drawn": f"{demo.output_dir}/drawn", "results": f"{demo.output_dir}/test_results.json"}
+    print_table({**rows, "weights": results["checkpoint"]})
+    names = ("box_ap", "box_ap50", "mask_ap", "mask_ap50", "num_pictures")
+    print(simplejson.dumps({**{name: results[name] for name in names}, "seconds": seconds}))
+
+
 def print_table(rows: dict[str, str]) -> None:
     """A two-column table."""
     width = max(map(len, rows))
@@ -209,19 +249,25 @@ def report(demo: Demo) -> None:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of this command."""
     parser = make_parser("demo", __doc__, usage="[options] [KEY VALUE ...]")
-    parser.add_argument("--data-dir", help="where the data goes; default: data/motion, for images data/shapes")
-    parser.add_argument("--output-dir", help="emptied first; default: output/demo, for images output/demo_images")
+    places = ", ".join(f"{kind} {data}" for kind, (data, _) in _PLACES.items())
+    parser.add_argument("--data-dir", help=f"where the data goes; default: {places}")
+    results = ", ".join(f"{kind} {output}" for kind, (_, output) in _PLACES.items())
+    parser.add_argument("--output-dir", help=f"emptied first; default: {results}")
     parser.add_argument("--mae", action="store_true", help="images: pre-train a masked autoencoder first")
+    kinds = "|".join(list(_PLACES)[1:])
     parser.add_argument(
-        "opts", nargs="*", metavar="[images] [KEY VALUE]", help="pictures, not videos; config keys to change"
+        "opts",
+        nargs="*",
+        metavar=f"[{kinds}] [KEY VALUE]",
+        help="another demo than that of videos; config keys to change",
     )
     args = parser.parse_intermixed_args(argv)
-    args.is_images = args.opts[:1] == ["images"]
-    args.opts = args.opts[args.is_images :]
-    if args.mae and not args.is_images:
+    args.kind = args.opts[0] if args.opts and args.opts[0] in _PLACES else "videos"
+    args.opts = args.opts[args.opts[:1] == [args.kind] :]
+    if args.mae and args.kind != "images":
         parser.error("--mae is for `demo images`: the demo of videos always pre-trains")
-    args.data_dir = args.data_dir or ("data/shapes" if args.is_images else "data/motion")
-    args.output_dir = args.output_dir or ("output/demo_images" if args.is_images else "output/demo")
+    args.data_dir = args.data_dir or _PLACES[args.kind][0]
+    args.output_dir = args.output_dir or _PLACES[args.kind][1]
     return args
 
 
@@ -231,8 +277,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     prepare_output(args.output_dir)
     demo = Demo(args.data_dir, args.output_dir, args.opts)
-    if args.is_images:
+    if args.kind == "images":
         run_images(demo, with_mae=args.mae)
+        return 0
+    if args.kind == "actions":
+        run_actions(demo)
+        return 0
+    if args.kind == "coco":
+        run_coco(demo)
         return 0
     run_all(demo)
     report(demo)

@@ -11,6 +11,13 @@ eight classes. Whatever the class, a single frame is a uniformly random point, s
 The lists come in two forms: train.csv, val.csv and test.csv as for Kinetics (paths relative to the folder), and ssv2/
 with the files of Something-Something V2 (videos: <output dir>/videos/<id>.mp4). few_labels/ has lists of Kinetics' form
 again, with only the first 3 training videos of each class, to show what pre-training on the others is worth.
+
+    hiera-video make-motion-dataset --task ava --output-dir data/motion_ava
+
+With --task ava, several things move in one scene, each in its own way and in its own box, so that only what is inside
+of a box tells what its thing does. A video has one scene around each second; --train and --val count videos. The lists
+are in AVA's published forms: truth, predicted persons (boxes a little off, with scores), excluded moments, and classes.
+The videos are as if cut at 900 s.
 """
 
 from __future__ import annotations
@@ -19,14 +26,15 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from hiera_video.cli import motion_scenes
 from hiera_video.cli.arguments import make_parser, report_errors
 from hiera_video.cli.motion_clips import CLASSES, draw_states, render_clip, write_video
 
@@ -59,6 +67,19 @@ class Clip:
     split: str
     label: int
 
+    @property
+    def name(self) -> str:
+        """Of its file, without the ending."""
+        return str(self.index)
+
+
+class Maker(NamedTuple):
+    """How the parts of a data set are made: which files, one of them, and the lists."""
+
+    list_files: Callable[[Any], list[Any]]
+    make_file: Callable[[Path, Any, Any], bool]
+    write_lists: Callable[[Path, Any, list[Any]], None]
+
 
 def list_clips(settings: Settings) -> list[Clip]:
     """All clips; labels take turns, so that classes are as equal in number as can be."""
@@ -69,7 +90,7 @@ def list_clips(settings: Settings) -> list[Clip]:
 
 def make_clip(output_dir: Path, settings: Settings, clip: Clip) -> bool:
     """Writes one clip unless it is there; its random numbers depend on the seed and its index alone."""
-    path = output_dir / "videos" / f"{clip.index}.mp4"
+    path = _get_path(output_dir, clip)
     if path.exists():
         return False
     rng = np.random.default_rng([settings.seed, clip.index])
@@ -78,8 +99,10 @@ def make_clip(output_dir: Path, settings: Settings, clip: Clip) -> bool:
     return True
 
 
-def write_lists(output_dir: Path, clips: list[Clip]) -> None:
+def write_lists(output_dir: Path, settings: Settings, clips: list[Clip]) -> None:
     """Writes the lists of all splits in Kinetics' and in Something-Something V2's form."""
+    for folder in ("ssv2", "few_labels"):
+        (output_dir / folder).mkdir(exist_ok=True)
     labels = {name: str(label) for label, (name, _, _) in enumerate(CLASSES)}
     _write_text(
         output_dir / "classnames.json", json.dumps({name: int(label) for name, label in labels.items()}, indent=1)
@@ -108,7 +131,24 @@ def _make_ssv2_entry(clip: Clip) -> dict[str, object]:
     }
 
 
-def make_dataset(output_dir: Path, settings: Settings, *, workers: int = 1, show_progress: bool = False) -> bool:
+def write_ava_lists(
+    output_dir: Path, settings: motion_scenes.SceneSettings, videos: list[motion_scenes.SceneVideo]
+) -> None:
+    """Writes the lists of the scenes in AVA's forms."""
+    for name, text in motion_scenes.make_lists(settings, videos).items():
+        (output_dir / name).parent.mkdir(exist_ok=True)
+        _write_text(output_dir / name, text)
+
+
+MAKERS: dict[type, Maker] = {
+    Settings: Maker(list_clips, make_clip, write_lists),
+    motion_scenes.SceneSettings: Maker(motion_scenes.list_videos, motion_scenes.make_video, write_ava_lists),
+}
+
+
+def make_dataset(
+    output_dir: Path, settings: Settings | motion_scenes.SceneSettings, *, workers: int = 1, show_progress: bool = False
+) -> bool:
     """Makes the data set, or what is still missing of it.
 
     Returns:
@@ -117,39 +157,37 @@ def make_dataset(output_dir: Path, settings: Settings, *, workers: int = 1, show
     Raises:
         ValueError: the folder holds something else, or a data set with other settings.
     """
-    state_path = output_dir / "dataset.json"
+    state_path, maker = output_dir / "dataset.json", MAKERS[type(settings)]
     wanted = asdict(settings)
     state = _load_state(output_dir, state_path)
     if state is not None and state["settings"] != wanted:
         differing = {key: (state["settings"].get(key), value) for key, value in wanted.items()}
         changes = ", ".join(f"{key} {old} (asked: {new})" for key, (old, new) in differing.items() if old != new)
         raise ValueError(f"{output_dir} holds a motion data set with {changes}; remove it or take another --output-dir")
-    clips = list_clips(settings)
+    files = maker.list_files(settings)
     (output_dir / "videos").mkdir(parents=True, exist_ok=True)
-    for folder in ("ssv2", "few_labels"):
-        (output_dir / folder).mkdir(exist_ok=True)
-    write_lists(output_dir, clips)
-    if state is not None and state["complete"] and all(_has_video(output_dir, clip) for clip in clips):
+    maker.write_lists(output_dir, settings, files)
+    if state is not None and state["complete"] and all(_get_path(output_dir, file).exists() for file in files):
         return False
     _write_text(state_path, json.dumps({"settings": wanted, "complete": False}, indent=1))
-    made = _make_clips(output_dir, settings, clips, workers)
-    for _ in tqdm(made, total=len(clips), unit="clip", desc="motion data set", disable=None if show_progress else True):
+    made = _make_files([(maker.make_file, output_dir, settings, file) for file in files], workers)
+    for _ in tqdm(made, total=len(files), unit="clip", desc="motion data set", disable=None if show_progress else True):
         pass
     _write_text(state_path, json.dumps({"settings": wanted, "complete": True}, indent=1))
     return True
 
 
-def _make_clips(output_dir: Path, settings: Settings, clips: list[Clip], workers: int) -> Iterator[bool]:
-    tasks = [(output_dir, settings, clip) for clip in clips]
+def _make_files(tasks: list[tuple], workers: int) -> Iterator[bool]:
     if workers <= 1:
-        yield from (make_clip(*task) for task in tasks)
+        yield from map(_make_file, tasks)
         return
     with multiprocessing.Pool(workers) as pool:
-        yield from pool.imap_unordered(_make_clip_task, tasks, chunksize=16)
+        yield from pool.imap_unordered(_make_file, tasks, chunksize=4)
 
 
-def _make_clip_task(task: tuple[Path, Settings, Clip]) -> bool:
-    return make_clip(*task)
+def _make_file(task: tuple) -> bool:
+    make, *arguments = task
+    return make(*arguments)
 
 
 def _load_state(output_dir: Path, state_path: Path) -> dict[str, Any] | None:
@@ -160,8 +198,8 @@ def _load_state(output_dir: Path, state_path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _has_video(output_dir: Path, clip: Clip) -> bool:
-    return (output_dir / "videos" / f"{clip.index}.mp4").exists()
+def _get_path(output_dir: Path, file: Any) -> Path:
+    return output_dir / "videos" / f"{file.name}.mp4"
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -171,41 +209,52 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of this command."""
-    defaults = Settings()
+    """The options of this command. What is None stands for the default of the task."""
     parser = make_parser("make-motion-dataset", __doc__)
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to make; a complete one is kept")
-    for split in SPLITS:
-        count = getattr(defaults, split)
-        parser.add_argument(f"--{split}", type=int, default=count, help=f"clips for {split}; default: %(default)s")
-    parser.add_argument(
-        "--size", type=int, default=defaults.size_px, help="side of the picture in pixels, even; default: %(default)s"
-    )
-    parser.add_argument("--frames", type=int, default=defaults.frames, help="frames of a clip; default: %(default)s")
-    parser.add_argument("--fps", type=int, default=defaults.fps, help="frames a second; default: %(default)s")
-    parser.add_argument(
-        "--seed", type=int, default=defaults.seed, help="another seed gives other clips; default: %(default)s"
-    )
+    parser.add_argument("--task", choices=("classify", "ava"), default="classify", help="default: %(default)s")
+    helps = {
+        "train": "clips for training; with --task ava videos",
+        "val": "the same for validation",
+        "test": "clips for test; none with --task ava",
+        "size": "side of the picture in pixels, even",
+        "frames": "frames of a clip; not with --task ava",
+        "key_frames": "with --task ava: key frames of a video, one a second",
+        "things": "with --task ava: things in a scene",
+        "fps": "frames a second",
+        "seed": "another seed gives other clips",
+    }
+    for name, text in helps.items():
+        field = {"size": "size_px"}.get(name, name)
+        defaults = [str(getattr(kind, field)) for kind in MAKERS if hasattr(kind, field)]  # of either task
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(
+            option, dest=field, type=int, help=f"{text}; default: {' and '.join(dict.fromkeys(defaults))}"
+        )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes; the files do not depend on it"
     )
     return parser.parse_args(argv)
 
 
+def make_settings(args: argparse.Namespace) -> Settings | motion_scenes.SceneSettings:
+    """What the command line asks for. Raises ValueError for an option that the task does not have."""
+    kind: Any = motion_scenes.SceneSettings if args.task == "ava" else Settings
+    known = {field.name for field in fields(kind)} - {"task", "version"}
+    names = ("train", "val", "test", "size_px", "frames", "key_frames", "things", "fps", "seed")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    unknown = sorted(given.keys() - known)
+    if unknown:
+        raise ValueError(f"--{unknown[0].replace('_', '-')} does not go with --task {args.task}")
+    return kind(**given)
+
+
 @report_errors(status=2)
 def main(argv: Sequence[str] | None = None) -> int:
     """Makes the data set that the command line asks for; the exit status is 2 where the folder holds another one."""
     args = parse_args(argv)
-    settings = Settings(
-        train=args.train,
-        val=args.val,
-        test=args.test,
-        size_px=args.size,
-        frames=args.frames,
-        fps=args.fps,
-        seed=args.seed,
-    )
+    settings = make_settings(args)
     made = make_dataset(args.output_dir, settings, workers=args.workers, show_progress=True)
-    clips = settings.train + settings.val + settings.test
-    print(f"{args.output_dir}: {clips} clips, {'made' if made else 'already there'}")
+    count = len(MAKERS[type(settings)].list_files(settings))
+    print(f"{args.output_dir}: {count} clips, {'made' if made else 'already there'}")
     return 0

@@ -5,6 +5,11 @@
 Each picture shows a large shape (circle, square, triangle or cross) and a dot, which lies inside it or outside: eight
 classes. Colors, places, sizes and turns are random, so that no color, and no single spot, says anything about the
 class. Layout as ImageNet's: <split>/<class>/<number>.png.
+
+    hiera-video make-shape-dataset --task coco --output-dir data/shapes_coco
+
+Each picture then shows one to four shapes, and each shape has a box and a mask: circles, crosses, squares and triangles
+are the classes. Layout as COCO's: annotations/instances_<split>2017.json and <split>2017/<number>.png.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hiera_video.cli.arguments import make_parser, report_errors
+from hiera_video.cli.shape_scenes import SceneSettings, write_scenes
 
 FORMS = ("circle", "cross", "square", "triangle")
 RELATIONS = ("inside", "outside")
@@ -91,7 +97,7 @@ def _rotate(points: np.ndarray, angle: float) -> np.ndarray:
     return points @ np.array([[cos, sin], [-sin, cos]])
 
 
-def make_dataset(output_dir: Path, settings: Settings) -> bool:
+def make_dataset(output_dir: Path, settings: Settings | SceneSettings) -> bool:
     """Makes the data set; returns False if it was there, complete and with the same settings.
 
     Raises:
@@ -110,6 +116,15 @@ def make_dataset(output_dir: Path, settings: Settings) -> bool:
         raise ValueError(f"{output_dir} is not empty and holds no shape data set; take another --output-dir")
     output_dir.mkdir(parents=True, exist_ok=True)
     state_path.write_text(json.dumps({"settings": wanted, "complete": False}))
+    if isinstance(settings, SceneSettings):
+        write_scenes(output_dir, settings, FORMS, _outline)
+    else:
+        _write_pictures(output_dir, settings)
+    state_path.write_text(json.dumps({"settings": wanted, "complete": True}))
+    return True
+
+
+def _write_pictures(output_dir: Path, settings: Settings) -> None:
     for split_number, (split, count) in enumerate((("train", settings.train), ("val", settings.val))):
         for number in range(count):
             label = number % len(CLASSES)
@@ -117,18 +132,17 @@ def make_dataset(output_dir: Path, settings: Settings) -> bool:
             path = output_dir / split / CLASSES[label] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(draw_picture(rng, label, size_px=settings.size_px)).save(path)
-    state_path.write_text(json.dumps({"settings": wanted, "complete": True}))
-    return True
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of this command."""
-    defaults = Settings()
+    defaults, scenes = Settings(), SceneSettings()
     parser = make_parser("make-shape-dataset", __doc__)
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to make; a complete one is kept")
-    parser.add_argument("--train", type=int, default=defaults.train, help="pictures; default: %(default)s")
-    parser.add_argument("--val", type=int, default=defaults.val, help="pictures; default: %(default)s")
-    parser.add_argument("--size", type=int, default=defaults.size_px, help="side in pixels; default: %(default)s")
+    parser.add_argument("--task", choices=("classes", "coco"), default="classes", help="default: %(default)s")
+    for name, field, meaning in (("train", "train", "pictures"), ("val", "val", "pictures"), ("size", "size_px", "px")):
+        values = getattr(defaults, field), getattr(scenes, field)
+        parser.add_argument(f"--{name}", type=int, help=f"{meaning}; default: {values[0]}, for coco {values[1]}")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of all pictures; default: %(default)s")
     return parser.parse_args(argv)
 
@@ -137,7 +151,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Makes the data set; the exit status is 2 where the folder holds another one."""
     args = parse_args(argv)
-    settings = Settings(train=args.train, val=args.val, size_px=args.size, seed=args.seed)
+    given = {"train": args.train, "val": args.val, "size_px": args.size, "seed": args.seed}
+    kind = SceneSettings if args.task == "coco" else Settings
+    settings = kind(**{name: value for name, value in given.items() if value is not None})
     made = make_dataset(args.output_dir, settings)
-    print(f"{args.output_dir}: {args.train + args.val} pictures, {'made' if made else 'already there'}")
+    print(f"{args.output_dir}: {settings.train + settings.val} pictures, {'made' if made else 'already there'}")
     return 0

@@ -48,9 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hiera_video.engine.launch import launch
 
     if cfg.TRAIN.ENABLE and cfg.TEST.ENABLE:
-        from hiera_video.data.build_lists import build_video_list
-
-        build_video_list(cfg, cfg.TEST.SPLIT)  # a list that is missing shows now, and not after days of training
+        build_list = find_list_builder(cfg.TASK)
+        build_list(cfg, cfg.TEST.SPLIT)  # a list that is missing shows now, and not after days of training
     train_job, test_job = find_jobs(cfg.TASK)
     jobs = ((train_job, cfg.TRAIN), (test_job, cfg.TEST), (extract, cfg.EXTRACT))
     launch([job for job, section in jobs if section.ENABLE], cfg)
@@ -59,15 +58,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def find_jobs(task: str) -> tuple[Callable[[CfgNode], None], Callable[[CfgNode], None]]:
     """The training job and the test job of a TASK; the config's rules refuse a test of what has none."""
+    if task == "detect":
+        from hiera_video.engine.detection_test import run_detection_test
+        from hiera_video.engine.training.detect import train_detector
+
+        return train_detector, run_detection_test
     from hiera_video.engine.evaluate import test
 
     if task == "pretrain":
         from hiera_video.engine.training.pretrain import pretrain
 
         return pretrain, test
+    if task == "detect_actions":
+        from hiera_video.engine.action_test import run_action_test
+        from hiera_video.engine.training.detect_actions import train_actions
+
+        return train_actions, run_action_test
     from hiera_video.engine.training.classify import train
 
     return train, test
+
+
+def find_list_builder(task: str) -> Callable[[CfgNode, str], object]:
+    """What makes the list of a split for the jobs of a TASK."""
+    if task == "detect_actions":
+        from hiera_video.data.box_lists import build_key_frames
+
+        return build_key_frames
+    if task == "detect":
+        from hiera_video.data.coco_lists import build_detection_list
+
+        return build_detection_list
+    from hiera_video.data.build_lists import build_video_list
+
+    return build_video_list
 
 
 def format_recipes() -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
+from hiera_video.config.detection_keys import check_detection
+
 
 def check_config(cfg: CfgNode) -> None:
     """Raises ValueError for a combination of keys that cannot work."""
     _check_task(cfg)
     _check_data(cfg)
+    _check_boxes(cfg)
     if cfg.TRAIN.ENABLE:
         _check_batch(cfg)
         _check_schedule(cfg)
@@ -19,8 +22,14 @@ def _check_task(cfg: CfgNode) -> None:
     if cfg.TRAIN.ENABLE and is_mae != (cfg.TASK == "pretrain"):
         raise ValueError(
             f"TASK = {cfg.TASK} and MODEL.MODEL_NAME = {cfg.MODEL.MODEL_NAME} do not go together: pretrain takes a "
-            "mae_hiera_* model, classify a hiera_* model"
+            "mae_hiera_* model, the other tasks a hiera_* model"
         )
+    if cfg.TASK == "detect_actions" and is_mae:
+        raise ValueError(f"MODEL.MODEL_NAME = {cfg.MODEL.MODEL_NAME}: TASK = detect_actions takes a hiera_* model")
+    if (cfg.TASK == "detect") != (cfg.DATA.FORMAT == "coco") and (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
+        raise ValueError(f"TASK = {cfg.TASK} and DATA.FORMAT = {cfg.DATA.FORMAT} do not go together: detect takes coco")
+    if cfg.TASK == "detect":
+        check_detection(cfg)
     if cfg.TASK == "pretrain" and cfg.TEST.ENABLE:
         raise ValueError("TEST.ENABLE = True, but TASK = pretrain has no classes to test; fine-tune first")
     if cfg.TASK == "pretrain" and cfg.MIXUP.ENABLE:
@@ -48,12 +57,12 @@ def _check_data(cfg: CfgNode) -> None:
             "area is at most 1"
         )
     short_side, crop = cfg.DATA.TRAIN_JITTER_SCALES[0], cfg.DATA.TRAIN_CROP_SIZE
-    if cfg.TRAIN.ENABLE and short_side < crop:
+    if cfg.TRAIN.ENABLE and short_side < crop and cfg.TASK != "detect":
         raise ValueError(
             f"DATA.TRAIN_JITTER_SCALES = {cfg.DATA.TRAIN_JITTER_SCALES} begins below DATA.TRAIN_CROP_SIZE = {crop}: "
             f"the short side must be at least {crop}"
         )
-    jobs_crops = {"TEST.NUM_SPATIAL_CROPS": cfg.TEST.NUM_SPATIAL_CROPS * cfg.TEST.ENABLE}
+    jobs_crops = {"TEST.NUM_SPATIAL_CROPS": cfg.TEST.NUM_SPATIAL_CROPS * cfg.TEST.ENABLE * (cfg.TASK != "detect")}
     jobs_crops["EXTRACT.NUM_CROPS"] = cfg.EXTRACT.NUM_CROPS * cfg.EXTRACT.ENABLE
     for key, num_crops in jobs_crops.items():
         if num_crops == 1 and short_side < cfg.DATA.TEST_CROP_SIZE:
@@ -66,6 +75,31 @@ def _check_data(cfg: CfgNode) -> None:
         raise ValueError(
             f"DATA.MAX_SHORT_SIDE = {cfg.DATA.MAX_SHORT_SIDE} is less than crops and their margin need: 0 (off), or at "
             f"least {needed}"
+        )
+
+
+def _check_boxes(cfg: CfgNode) -> None:
+    """What goes with lists of boxes."""
+    has_boxes = cfg.DATA.FORMAT in ("ava", "boxes")
+    if has_boxes != (cfg.TASK == "detect_actions"):
+        raise ValueError(
+            f"DATA.FORMAT = {cfg.DATA.FORMAT} and TASK = {cfg.TASK} do not go together: detect_actions takes ava or "
+            "boxes, the other tasks take the other formats"
+        )
+    if not has_boxes:
+        return
+    if cfg.AUG.AA_TYPE:
+        raise ValueError(f"AUG.AA_TYPE = {cfg.AUG.AA_TYPE}: RandAugment moves pictures and not their boxes; set ''")
+    if cfg.AUG.NUM_SAMPLE != 1:
+        raise ValueError(f"AUG.NUM_SAMPLE = {cfg.AUG.NUM_SAMPLE}: a key frame gives one clip; set 1")
+    if cfg.DATA.SAMPLING != "clip":
+        raise ValueError(f"DATA.SAMPLING = {cfg.DATA.SAMPLING}: clips lie around key frames; set clip")
+    if cfg.MIXUP.ENABLE:
+        raise ValueError("MIXUP.ENABLE = True mixes clips and not their boxes; set False")
+    if cfg.TEST.ENABLE and (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) != (1, 1):
+        raise ValueError(
+            f"TEST.NUM_ENSEMBLE_VIEWS x TEST.NUM_SPATIAL_CROPS = {cfg.TEST.NUM_ENSEMBLE_VIEWS} x "
+            f"{cfg.TEST.NUM_SPATIAL_CROPS}: a key frame is tested in its one center view; set both to 1"
         )
 
 

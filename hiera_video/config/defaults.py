@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
+from hiera_video.config.ava_keys import AVA_KEYS
+from hiera_video.config.detection_keys import DETECTION_KEYS
+from hiera_video.config.extract_keys import EXTRACT_KEYS
 from hiera_video.config.legal import (
     ANY_BOOL,
     ANY_LIST,
@@ -34,8 +37,9 @@ KEYS: dict[str, Key] = {
     ),
     "TASK": Key(
         "classify",
-        "What training means: classify (fine-tuning, or from scratch), or pretrain (MAE, without labels).",
-        one_of("classify", "pretrain"),
+        "classify: fine-tuning, or from scratch; pretrain: MAE, without labels; detect_actions: what is done in each "
+        "box of a video; detect: boxes and masks in pictures.",
+        one_of("classify", "pretrain", "detect_actions", "detect"),
     ),
     "LOG_PERIOD": Key(10, "Optimizer steps between two log lines.", at_least(1)),
     "TENSORBOARD.ENABLE": Key(False, "Write TensorBoard events to OUTPUT_DIR/tensorboard.", ANY_BOOL),
@@ -90,72 +94,16 @@ KEYS: dict[str, Key] = {
         "Weights to test (path or URL); empty: the newest checkpoint in OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH.",
         ANY_STR,
     ),
-    # ---- embeddings
-    "EXTRACT.ENABLE": Key(False, "Run the job that embeds videos.", ANY_BOOL),
-    "EXTRACT.VIDEOS": Key(
-        "",
-        "Which videos: a folder, a glob in quotes, a list of paths (.csv, .txt), a manifest (.parquet) or one video. "
-        "Empty: the lists of DATA.FORMAT.",
-        ANY_STR,
-    ),
-    "EXTRACT.SPLIT": Key(
-        "all", "Which list of DATA.FORMAT; all: every list that exists.", one_of("all", "train", "val", "test")
-    ),
-    "EXTRACT.CHECKPOINT_FILE_PATH": Key(
-        "",
-        "Weights (path or URL); empty: the newest checkpoint in OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH.",
-        ANY_STR,
-    ),
-    "EXTRACT.CLIPS": Key(
-        "windows",
-        "windows: sliding over the whole video; uniform: NUM_CLIPS clips spread over it, as in testing.",
-        one_of("windows", "uniform"),
-    ),
-    "EXTRACT.WINDOW": Key(
-        0.0,
-        "Length of a window in EXTRACT.UNIT. 0: that of clips in training, NUM_FRAMES x SAMPLING_RATE.",
-        at_least(0),
-    ),
-    "EXTRACT.STRIDE": Key(
-        0.0, "Time from one window's start to the next, in EXTRACT.UNIT. 0: the length of a window.", at_least(0)
-    ),
-    "EXTRACT.UNIT": Key("sec", "Unit of WINDOW and STRIDE: seconds, or frames of the video.", one_of("sec", "frames")),
-    "EXTRACT.NUM_CLIPS": Key(5, "Clips of a video, with EXTRACT.CLIPS uniform.", at_least(1)),
-    "EXTRACT.NUM_CROPS": Key(
-        1,
-        "Crops per clip: 1 (center) or 3 along the longer side.",
-        Legal("1 or 3", lambda value: value in (1, 3)),
-    ),
-    "EXTRACT.LAYER": Key(
-        "pooled",
-        "pooled: the features that the head sees; stageN: the mean over the tokens of stage N; mapN: its feature map, "
-        "(T', H', W', D) in spatial order.",
-        one_of("pooled", *(f"{kind}{stage}" for kind in ("stage", "map") for stage in (1, 2, 3, 4))),
-    ),
-    "EXTRACT.AVERAGE": Key(
-        "crops",
-        "none: an embedding for each view; crops: one for each clip, the mean over its crops; video: one for each "
-        "video, the mean over its views.",
-        one_of("none", "crops", "video"),
-    ),
-    "EXTRACT.L2_NORMALIZE": Key(False, "Scale embeddings to length 1, after averaging.", ANY_BOOL),
-    "EXTRACT.DTYPE": Key("float32", "How embeddings are stored.", one_of("float32", "float16")),
-    "EXTRACT.PRECISION": Key("fp32", "Arithmetic of the model, as TRAIN.PRECISION.", one_of("fp32", "bf16", "fp16")),
-    "EXTRACT.BATCH_SIZE": Key(16, "Clips (views) per forward pass of each process.", at_least(1)),
-    "EXTRACT.WRITE_NPY": Key(False, "Also write npy/<video id>.npy, (windows, D), for each video.", ANY_BOOL),
-    "EXTRACT.WRITE_SAFETENSORS": Key(False, "Also write safetensors/<video id>.safetensors.", ANY_BOOL),
-    "EXTRACT.TIMEOUT_SEC": Key(
-        600,
-        "The job gives a video up, and names it among the failures, when decoding it brings nothing for so long.",
-        at_least(1),
-    ),
+    **EXTRACT_KEYS,
     # ---- data: which videos
     "DATA.FORMAT": Key(
         "kinetics",
-        "kinetics: train.csv, val.csv, test.csv with 'path label' lines; ssv2: the official "
-        "json files; ssv2_frames: these, and pictures instead of videos, which SlowFast's train.csv and val.csv list; "
-        "folders: <split>/<class>/*.mp4; imagenet: pictures in folders, tar archives or Parquet files.",
-        one_of("kinetics", "ssv2", "ssv2_frames", "folders", "imagenet"),
+        "kinetics: train.csv, val.csv, test.csv with 'path label' lines; ssv2: the official json files; ssv2_frames: "
+        "these, and pictures instead of videos, which SlowFast's train.csv and val.csv list; folders: "
+        "<split>/<class>/*.mp4; imagenet: pictures in folders, tar archives or Parquet files; ava: AVA's files of "
+        "boxes and actions, see AVA.*; boxes: train.csv, val.csv, test.csv (or .json) with boxes of your own; coco: "
+        "COCO.ANNOTATIONS.",
+        one_of("kinetics", "ssv2", "ssv2_frames", "folders", "imagenet", "ava", "boxes", "coco"),
     ),
     "DATA.PATH_TO_DATA_DIR": Key("", "Folder of the lists (or of the class folders).", ANY_STR),
     "DATA.PATH_PREFIX": Key("", "Folder that relative video paths are under; empty: DATA.PATH_TO_DATA_DIR.", ANY_STR),
@@ -193,6 +141,7 @@ KEYS: dict[str, Key] = {
         "1/2, 1/4 or 1/8, not below it). Faster, but other pixels than a full decode and a resize. 0: never.",
         at_least(0),
     ),
+    **AVA_KEYS,
     # ---- data: which frames
     "DATA.DECODING_BACKEND": Key(
         "pyav", "Video decoder; all give the same frames.", one_of("pyav", "decord", "torchcodec")
@@ -279,8 +228,8 @@ KEYS: dict[str, Key] = {
     "MODEL.ACT_CHECKPOINT": Key(False, "Recompute each block in the backward pass to save memory.", ANY_BOOL),
     "MODEL.COMPILE": Key(
         False,
-        "Compile the model with torch.compile, forward and backward, as one graph; the job stops where that fails. The "
-        "first step takes longer, numbers differ in their last bits, and dropout and drop path draw others.",
+        "Compile the model with torch.compile, forward and backward: classifiers and autoencoders as one graph. The "
+        "first step takes minutes, numbers differ in their last bits, dropout and drop path draw others.",
         ANY_BOOL,
     ),
     "MODEL.MATMUL_PRECISION": Key(
@@ -417,7 +366,7 @@ KEYS: dict[str, Key] = {
     ),
     "DATA_LOADER.PREFETCH_FACTOR": Key(2, "Batches that each worker prepares ahead.", at_least(1)),
     "DATA_LOADER.PIN_MEMORY": Key(True, "Put batches into page-locked memory, for faster copies to a GPU.", ANY_BOOL),
-}
+} | DETECTION_KEYS
 
 
 def get_cfg() -> CfgNode:

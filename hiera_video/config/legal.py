@@ -51,6 +51,7 @@ def numbers(count: int, *, or_empty: bool = False) -> Legal:
 
 ANY_BOOL = Legal("True or False", lambda value: True)
 ANY_STR = Legal("any text", lambda value: True)
+TEXTS = Legal("a list of texts", lambda values: all(isinstance(value, str) for value in values))
 ANY_LIST = Legal("a list of numbers", lambda values: all(isinstance(value, int | float) for value in values))
 ASCENDING = Legal("a list of two numbers, the smaller first", lambda v: len(v) == 2 and 0 < v[0] <= v[1])
 ASCENDING_OR_EMPTY = Legal("[] or a list of two numbers, the smaller first", lambda v: not v or ASCENDING.accepts(v))

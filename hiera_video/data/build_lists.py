@@ -8,6 +8,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from hiera_video.data.coco_lists import build_unchecked_detection_list
 from hiera_video.data.frame_lists import load_frame_list
 from hiera_video.data.image_lists import find_images, load_image_tables, load_image_tar
 from hiera_video.data.lists import (
@@ -47,6 +48,8 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
     names = data.CLASS_NAMES_PATH or None
     if not is_url(folder) and not os.path.isdir(folder):
         raise FileNotFoundError(f"DATA.PATH_TO_DATA_DIR = {folder}: there is no such folder")
+    if data.FORMAT in ("ava", "boxes"):
+        raise ValueError(f"DATA.FORMAT = {data.FORMAT} lists boxes at moments of videos, for TASK detect_actions alone")
     if data.FORMAT in ("ssv2", "ssv2_frames"):
         source = _find_ssv2_json(folder, "validation" if split == "val" else split)
         labels = _find_ssv2_json(folder, "labels")
@@ -60,6 +63,9 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
     elif data.FORMAT == "folders":
         source = os.path.join(folder, split)
         videos = _load_split_folder(source, os.path.join(folder, "train"), names)
+    elif data.FORMAT == "coco":
+        pictures = build_unchecked_detection_list(cfg, split)
+        videos, source = VideoList(pictures.paths, pictures.labels), pictures.source
     elif data.FORMAT == "imagenet":
         videos, source = _load_images(folder, split, names)
     else:

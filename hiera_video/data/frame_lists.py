@@ -9,6 +9,7 @@ Of a video's lines only the series matters that they form; see `VideoReader` for
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator
 from itertools import groupby
@@ -40,6 +41,23 @@ def load_frame_list(csv_path: str) -> dict[str, str]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no list of frames {csv_path}") from error
     return series
+
+
+def find_series(folder: str) -> str:
+    """A local folder of pictures as the series that they form, so that it is listed once and not at each sample.
+
+    The folder itself where it is none, or where its pictures are not numbered one after the other.
+    """
+    if not os.path.isdir(folder):
+        return folder
+    matches = [match for name in os.listdir(folder) if (match := _PICTURE.fullmatch(name))]
+    pictures = sorted((int(match[2]), os.path.join(folder, match[0])) for match in matches)
+    if len(pictures) != len(os.listdir(folder)) or not pictures:
+        return folder
+    try:
+        return _join_series(pictures, folder)
+    except ValueError:
+        return folder
 
 
 def _split_lines(lines: Iterator[str], csv_path: str) -> Iterator[tuple[int, str, str]]:

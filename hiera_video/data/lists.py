@@ -87,7 +87,7 @@ def load_kinetics_csv(
     if not separator:
         raise ValueError("separator is ''; it must be what stands between path and label, such as ' ' or ','")
     paths, labels = [], []
-    for number, raw in enumerate(_read_text(csv_path).splitlines(), start=1):
+    for number, raw in enumerate(read_text(csv_path).splitlines(), start=1):
         line = raw.strip()
         if not line:
             continue
@@ -167,7 +167,7 @@ def load_class_folders(
     for folder in folders:
         if folder not in label_of:
             raise ValueError(
-                f"{split_dir}: the folder {folder!r} is none of the {len(names)} classes{_suggest(folder, names)}"
+                f"{split_dir}: the folder {folder!r} is none of the {len(names)} classes{suggest(folder, names)}"
             )
         files = sorted(name for name in pathmgr.ls(os.path.join(split_dir, folder)) if name.lower().endswith(endings))
         if not files:
@@ -189,7 +189,7 @@ def load_class_names(path: str) -> tuple[str, ...]:
         ValueError: the labels of a json object are not 0 ... n - 1.
     """
     if not path.lower().endswith(".json"):
-        return tuple(line.strip() for line in _read_text(path).splitlines() if line.strip())
+        return tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     content = _read_json(path)
     if isinstance(content, list):
         return tuple(str(name) for name in content)
@@ -287,7 +287,7 @@ def _get_ssv2_label(entry: Mapping, label_of: Mapping[str, int], *, split_json: 
     if name not in label_of:
         raise ValueError(
             f"{split_json}: the template {entry['template']!r} of video {entry['id']} is not in {labels_json}"
-            f"{_suggest(name, label_of)}"
+            f"{suggest(name, label_of)}"
         )
     return label_of[name]
 
@@ -309,18 +309,21 @@ def join_prefix(prefix: str, path: str) -> str:
     return path if not prefix or os.path.isabs(path) or is_url(path) else os.path.join(prefix, path)
 
 
-def _read_text(path: str) -> str:
+def read_text(path: str) -> str:
+    """The text of an annotation file. Raises FileNotFoundError that says which files are understood."""
     # Read as bytes: not every handler of iopath takes an encoding. "-sig" drops the mark that Windows editors write.
     try:
         with pathmgr.open(path, "rb") as file:
             return file.read().decode("utf-8-sig")
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(f"There is no annotation file {path!r}; {_FORMATS}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
 
 
 def _read_json(path: str) -> object:
     try:
-        return json.loads(_read_text(path))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not a json file: {error}") from error
 
@@ -329,6 +332,7 @@ def _describe(value: object) -> str:
     return f"{type(value).__name__} {str(value)[:60]!r}"
 
 
-def _suggest(name: str, names: Iterable[str]) -> str:
+def suggest(name: str, names: Iterable[str]) -> str:
+    """A question that names the nearest of the names; "" where none is near."""
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

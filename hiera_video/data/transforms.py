@@ -13,6 +13,7 @@ import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from fvcore.common.config import CfgNode
@@ -28,6 +29,16 @@ from hiera_video.data.rand_augment import (
 )
 
 INTERPOLATIONS = {"bilinear": v2.InterpolationMode.BILINEAR, "bicubic": v2.InterpolationMode.BICUBIC}
+
+
+class Window(NamedTuple):
+    """The part of a frame that a view shows, in whole pixels, and whether the view shows it flipped left to right."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    is_flipped: bool = False
 
 
 class ClipTransform(ABC):
@@ -102,17 +113,26 @@ class TrainTransform(ClipTransform):
 
     def write_views(self, frames: Sequence[torch.Tensor], views: torch.Tensor) -> None:
         """Writes the view of one clip, see `ClipTransform`."""
-        clip = views[0].transpose(0, 1)  # (T, C, h, w)
-        clip.copy_(self._cut(frames))
-        if self.flip_prob > 0 and torch.rand(1) < self.flip_prob:
+        self.write_window(frames, views[0], self.draw_window(*frames[0].shape[:2]))
+
+    def draw_window(self, height: int, width: int) -> Window:
+        """Draws what a view shows of frames of this size."""
+        box = self.crop.draw_box(height, width)
+        return Window(*box, is_flipped=self.flip_prob > 0 and bool(torch.rand(1) < self.flip_prob))
+
+    def write_window(self, frames: Sequence[torch.Tensor], view: torch.Tensor, window: Window) -> None:
+        """Writes a view, uint8 (C, T, size_px, size_px), that shows this window; draws what is left to draw."""
+        clip = view.transpose(0, 1)  # (T, C, h, w)
+        clip.copy_(self._cut(frames, window))
+        if window.is_flipped:
             clip.copy_(clip.flip(-1))
         if self.color_jitter:
             _jitter_colors(clip, self.color_jitter)
         if self.rand_augment:
             self.rand_augment(clip)
 
-    def _cut(self, frames: Sequence[torch.Tensor]) -> torch.Tensor:
-        top, left, height, width = self.crop.draw_box(*frames[0].shape[:2])
+    def _cut(self, frames: Sequence[torch.Tensor], window: Window) -> torch.Tensor:
+        top, left, height, width, _ = window
         box = torch.stack([frame[top : top + height, left : left + width] for frame in frames])  # (T, h, w, C)
         box = box.permute(0, 3, 1, 2)  # (T, C, h, w), channels-last
         return F.resize(box, [self.size_px] * 2, interpolation=self.crop.interpolation, antialias=self.antialias)
@@ -162,13 +182,14 @@ class EvalTransform(ClipTransform):
 
     def write_views(self, frames: Sequence[torch.Tensor], views: torch.Tensor) -> None:
         """Writes the crops of one clip, see `ClipTransform`."""
-        corners = self._find_corners(*frames[0].shape[:2])
+        corners = self.find_corners(*frames[0].shape[:2])
         for t, frame in enumerate(frames):
             for view, (top, left) in zip(views, corners, strict=True):
                 crop = frame[top : top + self.size_px, left : left + self.size_px]
                 view[:, t].copy_(crop.permute(2, 0, 1))  # (C, h, w)
 
-    def _find_corners(self, height: int, width: int) -> list[tuple[int, int]]:
+    def find_corners(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Top and left of each crop of prepared frames of this size."""
         spare_h, spare_w = height - self.size_px, width - self.size_px
         center_h, center_w = (round(x / 2) if self.antialias else (x + 1) // 2 for x in (spare_h, spare_w))
         if self.num_crops == 1:

@@ -116,7 +116,10 @@ def load_whole(file: CheckpointFile) -> Model:
         raise ConversionError(f"{file.source} seems to be {describe_weights(file.weights)}")
     if file.config:
         cfg = load_config([], NO_JOBS, stored=file.config)
-        model = build_model_from_cfg(cfg, crop_size=cfg.DATA.TRAIN_CROP_SIZE)
+        built = build_model_from_cfg(cfg, crop_size=cfg.DATA.TRAIN_CROP_SIZE)
+        if not isinstance(built, Hiera | HieraMAE):
+            raise ConversionError(f"{file.source} is a detector's (TASK {cfg.TASK}), whose head no other package has")
+        model = built
     elif found.name:
         arguments: dict[str, Any] = {} if found.num_classes is None else {"num_classes": found.num_classes}
         size = find_input_size(file.weights, found) or ((_ABSWIN_PX,) * 2 if file.format == "timm abswin" else None)

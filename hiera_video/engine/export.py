@@ -28,6 +28,7 @@ from hiera_video.config import compute_digest
 from hiera_video.engine.trained import Trained
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.hiera import Hiera
+from hiera_video.models.mask_rcnn import HieraDetector
 from hiera_video.utils.versions import get_versions
 
 OUTPUTS = ("logits", "features")
@@ -151,9 +152,15 @@ def _check_arguments(trained: Trained, *, output: str, formats: Sequence[str], p
                 raise ValueError(f"{argument} is {value!r}; legal are {', '.join(map(repr, choices))}")
     if num_clips < 3:
         raise ValueError(f"num_clips is {num_clips}; at least 3 are needed for batches of different sizes")
+    if isinstance(trained.model, HieraDetector):
+        raise ValueError(
+            f"{trained.checkpoint} is a detector, and only classifiers and encoders are exported; `hiera-video extract "
+            "... EXTRACT.LAYER stage4` (or map4) gives the features of its encoder"
+        )
     if output == "logits" and not isinstance(trained.model, Hiera):
         raise ValueError(
-            f"{trained.checkpoint} is of {trained.cfg.MODEL.MODEL_NAME}, which has no classifier: export its features"
+            f"{trained.checkpoint} is of {trained.cfg.MODEL.MODEL_NAME}, which has no classifier of whole clips (TASK "
+            f"{trained.cfg.TASK}): export its features"
         )
     missing = [package for package in _ONNX_PACKAGES if importlib.util.find_spec(package) is None]
     if "onnx" in formats and missing:

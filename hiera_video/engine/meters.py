@@ -55,7 +55,9 @@ class TrainMeters:
 
     def update(self, values: dict[str, torch.Tensor]) -> None:
         """Takes the scalars of one batch, with the same names each time."""
-        self._parts.append({name: value.detach().float() for name, value in values.items()})
+        self._parts.append(
+            {name: value.detach().to(self.device, torch.float32, non_blocking=True) for name, value in values.items()}
+        )
 
     def finish_step(self, **more: torch.Tensor | float) -> dict[str, float]:
         """Means of a step over its batches and over all ranks, which must all call it; waits for the device.

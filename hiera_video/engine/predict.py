@@ -105,6 +105,8 @@ class Predictor:
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        if trained.cfg.TASK == "detect_actions":
+            raise ValueError(f"{trained.checkpoint} names no classes of windows: its head scores boxes; use --boxes")
         if not isinstance(trained.model, Hiera):
             raise ValueError(
                 f"{trained.checkpoint} has no classifier: it is of {trained.cfg.MODEL.MODEL_NAME}, from pre-training"

@@ -11,7 +11,7 @@ import simplejson
 import torch
 from fvcore.common.config import CfgNode
 
-from hiera_video.data.lists import VideoList
+from hiera_video.data.samples import SampleList
 from hiera_video.engine.checkpoint import save_checkpoint
 from hiera_video.models.checkpoint_file import read_checkpoint_file
 from hiera_video.utils.distributed import all_gather_objects, barrier, get_local_rank, get_rank, is_main_process
@@ -23,10 +23,10 @@ logger = get_logger(__name__)
 
 _PERIOD_SEC = 30.0
 # Sections and keys that decide the numbers of a test.
-_SETTINGS = ("TEST.", "DATA.", "MODEL.", "HIERA.", "TRAIN.PRECISION")
+_SETTINGS = ("TEST.", "DATA.", "AVA.", "COCO.", "DETECTOR.", "MODEL.", "HIERA.", "TRAIN.PRECISION")
 _NO_SETTINGS = (
     *("TEST.ENABLE", "TEST.CHECKPOINT_FILE_PATH", "TEST.BATCH_SIZE", "MODEL.COMPILE"),
-    *("DATA.MAX_BAD_VIDEOS", "DATA.TIMEOUT_SEC", "DATA.MANIFEST", "DATA.TRAIN_"),
+    *("DATA.MAX_BAD_VIDEOS", "DATA.TIMEOUT_SEC", "DATA.MANIFEST", "DATA.TRAIN_", "AVA.TRAIN_"),
 )
 
 
@@ -133,7 +133,7 @@ class ScoredParts:
         return None
 
 
-def describe_settings(cfg: CfgNode, checkpoint: str, videos: VideoList) -> dict[str, str]:
+def describe_settings(cfg: CfgNode, checkpoint: str, videos: SampleList) -> dict[str, str]:
     """What the scores of a test depend on, by name."""
     settings: dict[str, str] = {}
     for section, node in cfg.items():

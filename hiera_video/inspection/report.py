@@ -28,6 +28,7 @@ def format_summary(report: Mapping[str, Any]) -> str:
     """
     sections = [
         ("Lists", _format_lists(report["splits"])),
+        ("Boxes", _format_boxes(report.get("boxes", {}))),
         ("Errors", _format_findings(report, "error")),
         ("Warnings", _format_findings(report, "warning")),
         ("Videos", _format_videos(report)),
@@ -51,6 +52,15 @@ def _format_lists(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
         classes = f"{split['classes']:,} classes" if split["classes"] else "-"
         rows.append((name, f"{split['listed']:,}", f"{split['usable']:,}", classes, split["source"]))
     return format_table(rows, "<>>><").split("\n")
+
+
+def _format_boxes(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    if not counts:
+        return []
+    names = ("key_frames", "boxes", "labels", "persons")
+    rows: list[Sequence[str]] = [("", "moments of the truth", "boxes", "labels", "predicted persons")]
+    rows += [(split, *(f"{row[name]:,}" for name in names)) for split, row in counts.items()]
+    return format_table(rows, "<>>>>").split("\n")
 
 
 def _format_findings(report: Mapping[str, Any], severity: str) -> list[str]:

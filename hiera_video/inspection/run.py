@@ -16,8 +16,8 @@ from fvcore.common.config import CfgNode
 from tqdm import tqdm
 
 from hiera_video.data.build_lists import build_unchecked_video_list
-from hiera_video.data.dataset import VideoDataset
 from hiera_video.data.lists import VideoList
+from hiera_video.data.samples import SampleDataset
 from hiera_video.inspection.inspect_video import hash_whole_file, inspect_video
 from hiera_video.inspection.pool import WorkFailedError, map_paths
 from hiera_video.inspection.survey import (
@@ -169,7 +169,7 @@ def select_good(videos: VideoList, records: Mapping[str, VideoRecord]) -> VideoL
 
 
 def forecast_cores(
-    dataset: VideoDataset, *, seconds: float, gpu_clips_per_sec: float, cores_here: int
+    dataset: SampleDataset, *, seconds: float, gpu_clips_per_sec: float, cores_here: int
 ) -> dict[str, Any]:
     """Forecasts how many cores must load training clips so that a GPU does not wait for them.
 

@@ -13,8 +13,8 @@ import torch
 from fvcore.common.config import CfgNode
 
 from hiera_video.data.clip_sampling import compute_clip_length_frames
-from hiera_video.data.dataset import VideoDataset
 from hiera_video.data.lists import UNLABELED, VideoList
+from hiera_video.data.samples import SampleDataset
 from hiera_video.video.manifest import BROKEN, IMPAIRED, VideoRecord
 
 ERROR, WARNING = "error", "warning"
@@ -26,12 +26,17 @@ KINDS: dict[str, tuple[str, str]] = {
     "label_out_of_range": (ERROR, "labels that the model's head does not have (MODEL.NUM_CLASSES)"),
     "no_label": (ERROR, "lines without a label (DATA.PATH_LABEL_SEPARATOR must stand before the label)"),
     "untrained_class": (ERROR, "classes without a video to train on"),
+    "bad_box": (ERROR, "boxes that are empty, reversed, outside of the frame, or no numbers"),
+    "absent_moment": (ERROR, "videos that do not have the moments of their boxes (AVA.START_SEC says when they begin)"),
     "leak": (ERROR, "the same video in training and in validation or test"),
     "unseen_class": (WARNING, "classes without a video in this list"),
     "unlabeled_list": (WARNING, "lists without labels cannot be tested on"),
     "overlap": (WARNING, "the same video in validation and test"),
     "listed_twice": (WARNING, "the same path more than once in a list"),
     "duplicate": (WARNING, "different paths of a list with the same content"),
+    "unscored_label": (WARNING, "labels that are trained, and do not count in a test (AVA.LABEL_MAP_FILE)"),
+    "no_persons": (WARNING, "lists without predicted persons: tests take the boxes of the truth, which is easier"),
+    "missed_moment": (WARNING, "moments of the truth at which nobody is predicted: their actions count as missed"),
     "short": (WARNING, "shorter than a clip: the last frame is repeated"),
 }
 
@@ -198,7 +203,7 @@ def compare_with_known(
     return rows
 
 
-def measure_clip_rate(dataset: VideoDataset, *, seconds: float, seed: int = 0) -> dict[str, float]:
+def measure_clip_rate(dataset: SampleDataset, *, seconds: float, seed: int = 0) -> dict[str, float]:
     """How fast one core makes a data set's samples: in this process, with one thread, in random order.
 
     Returns:

@@ -3,21 +3,24 @@
 import difflib
 import inspect
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.hiera_mae import HieraMAE
+from hiera_video.models.mask_rcnn import HieraDetector
 from hiera_video.models.released import resolve_weights
 from hiera_video.models.variants import MODELS
 from hiera_video.models.weights import load_weights
 from hiera_video.utils.logging import get_logger
 
 _logger = get_logger(__name__)
+AnyModel = TypeVar("AnyModel", Hiera, HieraMAE, HieraActionDetector)
 
 
 def model_names() -> list[str]:
@@ -42,9 +45,21 @@ def build_model(name: str, *, weights: str | None = None, **overrides: Any) -> H
     Follows: Ryali et al. (arXiv 2306.00989), table 2; the names are those of the released package, and
         [mae_]hiera_tiny_16x224 and [mae_]hiera_small_16x224 beside them.
     """
+    model: Hiera | HieraMAE
+    if str(name).startswith("mae_"):
+        model = _make_model(HieraMAE, name, overrides)
+    else:
+        model = _make_model(Hiera, name, overrides)
+    if weights is not None:
+        report = load_weights(model, resolve_weights(name, weights))
+        _logger.info("%s", report)
+    return model
+
+
+def _make_model(model_class: type[AnyModel], name: str, overrides: dict[str, Any]) -> AnyModel:
+    """A model of a class, of a named variant, with random weights."""
     if name not in MODELS:
         raise ValueError(f"name must be a known model, got {name!r}; legal: {', '.join(_nearest_first(name, MODELS))}")
-    model_class = HieraMAE if name.startswith("mae_") else Hiera
     legal = [
         argument.name
         for takes in (HieraEncoder, model_class)
@@ -54,21 +69,18 @@ def build_model(name: str, *, weights: str | None = None, **overrides: Any) -> H
     for key in overrides:
         if key not in legal:
             raise ValueError(f"{key!r} is not an argument of {name}; legal: {', '.join(_nearest_first(key, legal))}")
-    model = model_class(**(MODELS[name] | overrides))
-    if weights is not None:
-        report = load_weights(model, resolve_weights(name, weights))
-        _logger.info("%s", report)
-    return model
+    return model_class(**(MODELS[name] | overrides))
 
 
 def _nearest_first(word: str, legal: Iterable[str]) -> list[str]:
     return sorted(legal, key=lambda other: -difflib.SequenceMatcher(None, str(word), other).ratio())
 
 
-def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE:
-    """The model that MODEL, HIERA and MAE describe, for clips of DATA.NUM_FRAMES x crop_size x crop_size.
+def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE | HieraActionDetector | HieraDetector:
+    """The model that TASK, MODEL, HIERA and MAE describe, for clips of DATA.NUM_FRAMES x crop_size x crop_size.
 
-    A model of images takes clips of one frame.
+    A model of images takes clips of one frame. With TASK detect_actions the head scores boxes; with TASK detect it is
+    a detector of pictures, see `build_detector_from_cfg`.
 
     Args:
         crop_size: height and width, px.
@@ -77,6 +89,8 @@ def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE:
         ValueError: an image model with more than one frame, a video model with one, or a size that does not fit the
             mask units.
     """
+    if cfg.TASK == "detect":
+        return build_detector_from_cfg(cfg, crop_size=crop_size)
     name = cfg.MODEL.MODEL_NAME
     is_image = name in MODELS and len(MODELS[name]["input_size"]) == 2
     if name in MODELS and is_image != (cfg.DATA.NUM_FRAMES == 1):
@@ -86,24 +100,58 @@ def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE:
             f"DATA.NUM_FRAMES = {cfg.DATA.NUM_FRAMES}: images are clips of 1 frame. "
             f"For {'videos' if is_image else 'images'}: {', '.join(others)}"
         )
-    variant = {"embed_dim": cfg.HIERA.EMBED_DIM, "num_heads": cfg.HIERA.NUM_HEADS, "stages": cfg.HIERA.STAGES}
-    return build_model(
-        name,
+    arguments = dict(
         input_size=(crop_size, crop_size) if is_image else (cfg.DATA.NUM_FRAMES, crop_size, crop_size),
         num_classes=cfg.MODEL.NUM_CLASSES,
-        drop_path_rate=cfg.MODEL.DROP_PATH_RATE,
-        activation_checkpointing=cfg.MODEL.ACT_CHECKPOINT,
-        pos_embed_window=cfg.HIERA.POS_EMBED_WINDOW,
-        attn_window_units=cfg.HIERA.ATTN_WINDOW_UNITS,
-        global_blocks=cfg.HIERA.GLOBAL_BLOCKS,
-        **{argument: value for argument, value in variant.items() if value},  # 0 and [] leave the variant's own
+        **_build_encoder_arguments(cfg),
         **(_build_decoder_arguments(cfg) if name.startswith("mae_") else _build_head_arguments(cfg)),
     )
+    if cfg.TASK == "detect_actions":
+        return _make_model(HieraActionDetector, name, arguments)
+    return build_model(name, **arguments)
+
+
+def build_detector_from_cfg(cfg: CfgNode, *, crop_size: int) -> HieraDetector:
+    """The detector of MODEL, HIERA and DETECTOR, for pictures of crop_size x crop_size.
+
+    Raises:
+        ValueError: MODEL.MODEL_NAME is no classifier of images, or a size that does not fit the mask units.
+    """
+    name = cfg.MODEL.MODEL_NAME
+    legal = [other for other in MODELS if other.startswith("hiera_") and len(MODELS[other]["input_size"]) == 2]
+    if name not in legal:
+        raise ValueError(f"MODEL.MODEL_NAME = {name}: TASK = detect takes a model of images: {', '.join(legal)}")
+    detector = cfg.DETECTOR
+    heads = {
+        "channels": detector.CHANNELS,
+        "hidden_dim": detector.HIDDEN_DIM,
+        "anchor_sizes": detector.ANCHOR_SIZES,
+        "num_proposals": detector.NUM_PROPOSALS,
+        "num_rois": detector.NUM_ROIS,
+    }
+    own = {"num_classes": cfg.MODEL.NUM_CLASSES, "input_size": (crop_size, crop_size)}
+    return HieraDetector(heads=heads, **(MODELS[name] | _build_encoder_arguments(cfg) | own))
+
+
+def _build_encoder_arguments(cfg: CfgNode) -> dict[str, Any]:
+    variant = {"embed_dim": cfg.HIERA.EMBED_DIM, "num_heads": cfg.HIERA.NUM_HEADS, "stages": cfg.HIERA.STAGES}
+    return {
+        "drop_path_rate": cfg.MODEL.DROP_PATH_RATE,
+        "activation_checkpointing": cfg.MODEL.ACT_CHECKPOINT,
+        "pos_embed_window": cfg.HIERA.POS_EMBED_WINDOW,
+        "attn_window_units": cfg.HIERA.ATTN_WINDOW_UNITS,
+        "global_blocks": cfg.HIERA.GLOBAL_BLOCKS,
+        **{argument: value for argument, value in variant.items() if value},  # 0 and [] leave the variant's own
+    }
 
 
 def build_compiled(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """The model as jobs call it: with MODEL.COMPILE compiled as one graph, by the first call; else as it is."""
-    return cast(nn.Module, torch.compile(model, fullgraph=True)) if cfg.MODEL.COMPILE else model
+    """The model as jobs call it: with MODEL.COMPILE compiled by the first call, else as it is.
+
+    Classifiers and autoencoders must be one graph; detectors, with shapes that depend on the boxes, may be several.
+    """
+    is_one_graph = cfg.TASK in ("classify", "pretrain")
+    return cast(nn.Module, torch.compile(model, fullgraph=is_one_graph)) if cfg.MODEL.COMPILE else model
 
 
 def _build_head_arguments(cfg: CfgNode) -> dict[str, Any]:

@@ -14,16 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hiera_video.models import mask_units
 from hiera_video.models.layers import CONVS, HieraBlock, PatchEmbed
-from hiera_video.models.mask_units import (
-    compute_visible_units,
-    join_mask_units,
-    locate_units,
-    mark_units,
-    reroll,
-    take_rows,
-    unroll,
-)
+from hiera_video.models.mask_units import compute_visible_units, join_mask_units, reroll, take_rows, unroll
 from hiera_video.models.position_embeddings import join_windows
 
 
@@ -230,7 +223,7 @@ class HieraEncoder(nn.Module):
 
         Args:
             video: (B, C, T, H, W) float, normalized; for images (B, C, H, W).
-            mask: (B, U) bool, True = keep, equally many mask units kept in each sample; on any device, see `HieraMAE`.
+            mask: (B, U) bool, True = keep, equally many mask units kept in each sample.
 
         Returns:
             The last stage's tokens (B, N, D) before any norm, mask unit by mask unit.
@@ -331,7 +324,7 @@ class HieraEncoder(nn.Module):
         (B, C, T, H, W) and (B, kept) -> (B * kept, C, wt, wh, ww), for images without wt. The windows overlap.
         """
         patch = self.patch_embed
-        video = self._hide_masked(video, mark_units(visible, self.num_mask_units))
+        video = self._hide_masked(video, mask_units.mark_units(visible, self.num_mask_units))
         windows = F.pad(video, [pad for pad in reversed(patch.padding) for _ in range(2)])
         for dim, (m, stride, kernel) in enumerate(
             zip(self.mask_unit_size, self.patch_stride, patch.kernel, strict=True)
@@ -339,7 +332,7 @@ class HieraEncoder(nn.Module):
             windows = windows.unfold(2 + dim, (m - 1) * stride + kernel, m * stride)
         # windows: (B, C, ut, uh, uw, wt, wh, ww), a view: only the visible ones are ever written
         sample = torch.arange(len(video), device=video.device)[:, None]  # (B, 1)
-        unit = locate_units(visible, self.mask_units_grid)  # 3 x (B, kept)
+        unit = mask_units.locate_units(visible, self.mask_units_grid)  # 3 x (B, kept)
         index: tuple[Tensor | slice, ...] = (sample, slice(None), *unit)
         return windows[index].flatten(0, 1)  # (B * kept, C, wt, wh, ww)
 

@@ -26,28 +26,38 @@ class LabelPainter:
         width_px: of the frames.
         height_px: of the frames.
         font_path: a font file to use before those of the system.
+        num_kept: how many renderings of lines to keep, for lines that stay the same over many frames.
     """
 
-    def __init__(self, width_px: int, height_px: int, *, font_path: str = "") -> None:
+    def __init__(self, width_px: int, height_px: int, *, font_path: str = "", num_kept: int = 1) -> None:
         self._size_px = max(_MIN_SIZE_PX, height_px // _LINES_IN_HEIGHT)
         self._fonts = _load_fonts(self._size_px, font_path)
         self._margin_px = self._size_px // 2
         self._line_px = self._size_px * 4 // 3
         self._max_width_px = width_px - 4 * self._margin_px
         self._max_lines = max((height_px - 4 * self._margin_px) // self._line_px, 1)
-        # The lines stay the same for many frames.
-        self._render = functools.lru_cache(maxsize=1)(self._render_lines)
+        self._render = functools.lru_cache(maxsize=num_kept)(self._render_lines)
 
     def paint(self, frame: np.ndarray, lines: Sequence[str]) -> None:
         """Draws on a frame, uint8 (H, W, 3), in place; lines too long or too many are cut."""
+        self.paint_at(frame, lines, left_px=self._margin_px, top_px=self._margin_px)
+
+    def paint_at(self, frame: np.ndarray, lines: Sequence[str], *, left_px: int, top_px: int) -> None:
+        """As `paint`, with the upper left corner of the text at a place of the frame."""
         if not lines:
             return
-        margin = self._margin_px
-        region = frame[margin:, margin:]
+        region = frame[top_px:, left_px:]
         label, opacity = self._render(tuple(lines))  # (h, w, 3), (h, w, 1)
         region = region[: len(label), : label.shape[1]]
         label, opacity = (part[: len(region), : region.shape[1]] for part in (label, opacity))
         region[:] = np.rint(region * (1 - opacity) + label * opacity)
+
+    def measure(self, lines: Sequence[str]) -> tuple[int, int]:
+        """Width and height of lines of text, px."""
+        if not lines:
+            return 0, 0
+        height, width = self._render(tuple(lines))[0].shape[:2]
+        return width, height
 
     def _render_lines(self, lines: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
         rows = [self._fit(line) for line in lines[: self._max_lines]]
@@ -84,6 +94,16 @@ def find_undrawable(text: str, *, font_path: str = "") -> str:
     """
     fonts = _load_fonts(_MIN_SIZE_PX, font_path)
     return min(("".join(dict.fromkeys(c for c in text if not _has_glyph(font, c))) for font in fonts), key=len)
+
+
+def load_font(size_px: int, text: str, *, font_path: str = "") -> Font:
+    """The font that has the most letters of a text.
+
+    Raises:
+        ValueError: the font file cannot be read.
+    """
+    fonts = _load_fonts(size_px, font_path)
+    return min(fonts, key=lambda font: sum(not _has_glyph(font, letter) for letter in set(text)))
 
 
 def _load_fonts(size_px: int, font_path: str) -> list[Font]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ava_factory
 import faulty_inspection
 import numpy as np
 import pandas as pd
@@ -311,3 +312,33 @@ def test_a_check_that_is_stopped_goes_on_where_it_was(clean, tmp_path):
     first, second = (pd.read_parquet(folder / "manifest.parquet") for folder in (tmp_path, tmp_path / "other"))
     assert straight == [0]
     pd.testing.assert_frame_equal(first, second)
+
+
+def test_lists_of_boxes(tmp_path, capsys):
+    """AVA's files: bad boxes, a moment that a video does not have, and truth among predicted persons, in one report."""
+    folder = ava_factory.write_ava(tmp_path / "data", num_frames=120)
+    lines = [*ava_factory.TRAIN, "a,908,0.1,0.1,0.5,0.5,5,1", "a,902,0.7,0.1,0.5,0.5,1,1"]
+    ava_factory.write_lines(folder / "ava_train_v2.2.csv", lines)
+    words = {
+        "TASK": "detect_actions",
+        "DATA.FORMAT": "ava",
+        "DATA.PATH_TO_DATA_DIR": folder,
+        "AVA.START_SEC": 900,
+        "AVA.TEST_PREDICT_BOX_LISTS": "['ava_val_v2.2.csv']",
+        "MODEL.NUM_CLASSES": 5,
+        "OUTPUT_DIR": tmp_path / "out",
+    }
+    pairs = [str(word) for pair in words.items() for word in pair]
+    assert tool.main([*pairs, "--workers", "1", "--forecast-sec", "0"]) == 1
+    shown = capsys.readouterr().out
+    assert "ava_train_v2.2.csv:7 [train]: box [0.7, 0.1, 0.5, 0.5] of video a at 902 s is reversed" in shown
+    assert "1 of 3 moments, such as 8 s after the first frame; it lasts 4.0 s" in shown
+    assert "looks like truth: its last column holds whole numbers" in shown
+    report = json.loads((tmp_path / "out" / "dataset_report.json").read_text())
+    assert report["boxes"]["train"] == {"key_frames": 4, "boxes": 6, "labels": 7, "persons": 0}
+    assert report["findings"]["leak"]["found"][0]["subject"].endswith("a.mp4")
+    ava_factory.write_lines(folder / "ava_train_v2.2.csv", ava_factory.TRAIN)
+    good = tool.parse_args([*pairs, "AVA.TEST_PREDICT_BOX_LISTS", "['persons.csv']", "--workers", "1"])
+    good.forecast_sec = 0.1
+    report = tool.check(load_config([], good.opts), good)
+    assert "bad_box" not in report["findings"] and report["forecast"]["clips"] >= 1

@@ -78,8 +78,10 @@ def test_a_command_that_fails_ends_the_demo_with_its_status(monkeypatch, tmp_pat
 
 def test_the_demo_of_pictures_is_asked_for_by_a_word():
     args = tool.parse_args(["images", "--mae", "RNG_SEED", "1"])
-    assert args.is_images and args.mae and args.opts == ["RNG_SEED", "1"] and args.data_dir == "data/shapes"
+    assert args.kind == "images" and args.mae and args.opts == ["RNG_SEED", "1"] and args.data_dir == "data/shapes"
     plain = tool.parse_args(["RNG_SEED", "1"])
-    assert not plain.is_images and plain.opts == ["RNG_SEED", "1"] and plain.output_dir == "output/demo"
+    assert plain.kind == "videos" and plain.opts == ["RNG_SEED", "1"] and plain.output_dir == "output/demo"
+    actions = tool.parse_args(["actions", "RNG_SEED", "1"])
+    assert (actions.kind, actions.opts) == ("actions", ["RNG_SEED", "1"]) and actions.data_dir == "data/motion_ava"
     with pytest.raises(SystemExit):
         tool.parse_args(["--mae"])

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 YAMLS = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "configs").rglob("*.yaml")}
 RECIPES = sorted(name for name, text in YAMLS.items() if "Not a recipe by itself" not in text)
 DATA = ["DATA.PATH_TO_DATA_DIR", "/data"]
+AVA = ["TASK", "detect_actions", "DATA.FORMAT", "ava"]
 
 
 def write(folder, name, text):
@@ -66,6 +67,14 @@ def test_config_is_frozen_and_survives_a_round_trip():
             ["TASK", "pretrain", "MODEL.MODEL_NAME", "mae_hiera_base_16x224", "AUG.RE_PROB", "0.25"],
             ["AUG.RE_PROB = 0.25", "set 0"],
         ),
+        (["TASK", "detect_actions"], ["DATA.FORMAT = kinetics", "TASK = detect_actions", "ava or boxes"]),
+        (["DATA.FORMAT", "ava"], ["DATA.FORMAT = ava", "TASK = classify"]),
+        ([*AVA, "AUG.AA_TYPE", "rand-m7-n2"], ["AUG.AA_TYPE = rand-m7-n2", "set ''"]),
+        ([*AVA, "AUG.NUM_SAMPLE", "2"], ["AUG.NUM_SAMPLE = 2", "set 1"]),
+        ([*AVA, "DATA.SAMPLING", "segment"], ["DATA.SAMPLING = segment", "set clip"]),
+        ([*AVA, "MIXUP.ENABLE", "True"], ["MIXUP.ENABLE", "set False"]),
+        ([*AVA, "AVA.START_SEC", "-2"], ["AVA.START_SEC", "-1, or a number >= 0"]),
+        ([*AVA, "AVA.TRAIN_LISTS", "[3]"], ["AVA.TRAIN_LISTS", "a list of texts"]),
     ],
 )
 def test_a_wrong_pair_names_key_value_and_what_is_legal(pairs, words):

@@ -44,6 +44,7 @@ def test_the_list_holds_every_recipe_with_what_its_config_says():
     assert recipes["Kinetics/HIERA_B_16x4.yaml"].reported == "84.0 % top-1 with 3 crops x 5 clips"
     files = {str(path.relative_to(ROOT / "configs")) for path in (ROOT / "configs").rglob("*.yaml")}
     assert files - set(recipes) == {
+        "COCO/MASK_RCNN_1024.yaml",
         "ImageNet/EVALUATE_224.yaml",
         "ImageNet/FINETUNE_224.yaml",
         "ImageNet/PRETRAIN_224.yaml",
@@ -108,6 +109,24 @@ PAPER = [  # recipe, key, the paper's value: its tables once more, apart from co
         ("SSv2/HIERA_L_16.yaml", *pair)
         for pair in (("SOLVER.BASE_LR", 0.16), ("DATA.TRAIN_JITTER_SCALES_RELATIVE", []))
     ),
+    *(
+        (f"AVA/HIERA_{size}_16x4.yaml", *pair)
+        for size in "LH"
+        for pair in (
+            ("SOLVER.BASE_LR", 3.6),
+            ("SOLVER.WEIGHT_DECAY", 1e-8),
+            ("SOLVER.MAX_EPOCH", 30),
+            ("SOLVER.LAYER_DECAY", 0.875),
+            ("MODEL.DROP_PATH_RATE", 0.4),
+            ("MODEL.DROPOUT_RATE", 0.5),
+            ("TRAIN.BATCH_SIZE", 128),
+        )
+    ),
+    *(
+        ("COCO/HIERA_B_1024.yaml", *pair)
+        for pair in (("SOLVER.BASE_LR", 3.5e-5), ("SOLVER.WEIGHT_DECAY", 0.1), ("MODEL.DROP_PATH_RATE", 0.2))
+    ),
+    *(("COCO/HIERA_L_1024.yaml", *pair) for pair in (("SOLVER.BASE_LR", 3e-5), ("MODEL.DROP_PATH_RATE", 0.4))),
     *(("SSv2/HIERA_L_32.yaml", *pair) for pair in (("SOLVER.BASE_LR", 0.08), ("MIXUP.ENABLE", False))),
 ]
 

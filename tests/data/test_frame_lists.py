@@ -6,7 +6,7 @@ import pytest
 
 from hiera_video.config.defaults import get_cfg
 from hiera_video.data.build_lists import build_video_list
-from hiera_video.data.frame_lists import load_frame_list
+from hiera_video.data.frame_lists import find_series, load_frame_list
 
 HEADER = "original_vido_id video_id frame_id path labels\n"
 
@@ -71,3 +71,24 @@ def test_labels_come_from_the_json_and_frames_from_the_list(tmp_path):
     write(tmp_path / "val.csv", HEADER + make_lines("9", range(1, 4)))
     with pytest.raises(ValueError, match=r"val\.csv has no frames of 1 videos of the split, such as 7"):
         build_video_list(cfg, "val")
+
+
+@pytest.mark.parametrize(
+    ("names", "series"),
+    [
+        (["x_000009.jpg", "x_000010.jpg", "x_000008.jpg"], "x_%06d.jpg#8-10"),
+        (["00.png", "01.png"], "%02d.png#0-1"),
+        (["9.jpg", "10.jpg"], "%01d.jpg#9-10"),  # widths grow with the numbers, as FFmpeg writes them
+        (["09.jpg", "010.jpg"], ""),
+        (["x_1.jpg", "x_3.jpg"], ""),
+        (["x_1.jpg", "y_2.jpg"], ""),
+        (["x_1.jpg", "notes.txt"], ""),
+        ([], ""),
+    ],
+)
+def test_a_folder_of_numbered_pictures_is_a_series(tmp_path, names, series):
+    for name in names:
+        (tmp_path / name).touch()
+    expected = str(tmp_path / series) if series else str(tmp_path)
+    assert find_series(str(tmp_path)) == expected
+    assert find_series(str(tmp_path / "none")) == str(tmp_path / "none")

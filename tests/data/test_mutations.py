@@ -1,6 +1,7 @@
 """Files that are wrong in every way that files are wrong: they are named, and nothing crashes, hangs or leaks."""
 
 import collections
+import json
 import os
 import random
 import resource
@@ -9,13 +10,17 @@ import time
 from pathlib import Path
 
 import av
+import ava_factory
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import SequentialSampler
 from video_factory import write_video
 
+from hiera_video.data.action_lists import load_ava_persons, load_ava_truth, load_exclusions, load_label_map
 from hiera_video.data.batch_loader import BatchLoader
+from hiera_video.data.box_checks import find_bad_boxes
+from hiera_video.data.box_tables import Facts, load_box_csv, load_box_json
 from hiera_video.data.clip_sampling import UniformClipSampler
 from hiera_video.data.dataset import VideoDataset
 from hiera_video.data.lists import VideoList
@@ -193,3 +198,75 @@ def test_errors_are_of_the_promised_kinds(tmp_path, sources):
             assert "x.mp4" in str(error)
             outcomes["refused"] += 1
     assert min(outcomes["decoded"], outcomes["refused"]) > 5, outcomes
+
+
+OWN_BOXES = "video,time_sec,x1,y1,x2,y2,label,person\na,1.5,20,10,100,90,run,4\nb,2,32,12,64,48,jump,\n"
+COCO_BOXES = {
+    "videos": [{"id": 7, "name": "b"}],
+    "images": [
+        {"id": 1, "video": "a", "time_sec": 1.5, "width": 20, "height": 10},
+        {"id": 2, "video_id": 7, "frame_id": 4},
+    ],
+    "annotations": [
+        {"id": 10, "image_id": 1, "bbox": [2, 1, 8, 8], "category_id": 3, "person": 4},
+        {"id": 11, "image_id": 2, "bbox": [2, 1, 8, 8], "category_id": 2, "track_id": 4, "score": 0.5},
+    ],
+    "categories": [{"id": 3, "name": "run"}, {"id": 2, "name": "jump"}],
+}
+
+
+def mutate_text(draw, text):
+    """A text with a few bytes changed, put in, left out or repeated."""
+    data = bytearray(text.encode())
+    for _ in range(draw.choice([1, 1, 1, 5, 20])):
+        place, kind = draw.randrange(len(data) + 1), draw.randrange(4)
+        if kind == 0 and place < len(data):
+            data[place] ^= 1 << draw.randrange(8)
+        elif kind == 1:
+            words = (b",", b"\n", b'"', b"\0", b"nan", b"-", b"\r", b"}", b"1e400", b"\xff", b",,,,,")
+            data[place:place] = draw.choice(words)
+        elif kind == 2:
+            del data[place : place + draw.choice([1, 3, 30])]
+        else:
+            data[place:place] = data[draw.randrange(len(data) + 1) :][: draw.choice([1, 8, 60])]
+    return bytes(data)
+
+
+def mutate_tree(draw, tree):
+    """An object of json with some values replaced or left out."""
+    if draw.random() < 0.03:
+        return draw.choice([None, True, -1, 0, 1e400, float("nan"), "x", "", [], {}, [1, 2], {"a": 1}, 10**400, 2**60])
+    if isinstance(tree, dict):
+        return {key: mutate_tree(draw, value) for key, value in tree.items() if draw.random() > 0.02}
+    return [mutate_tree(draw, value) for value in tree] if isinstance(tree, list) else tree
+
+
+def test_mutated_lists_of_boxes_are_read_or_named(tmp_path):
+    draw, facts, outcomes = random.Random(0), Facts(lambda video: (10, 10), lambda video, frame: frame / 10), set()
+    readers = {
+        "truth": (load_ava_truth, "\n".join(ava_factory.TRAIN)),
+        "persons": (load_ava_persons, "\n".join(ava_factory.PERSONS)),
+        "exclusions": (load_exclusions, "a,0903\nb,0904\n"),
+        "map": (load_label_map, ava_factory.CLASSES),
+        "csv": (lambda path: load_box_csv(path, facts)[0], OWN_BOXES),
+        "text of json": (lambda path: load_box_json(path, facts)[0], json.dumps(COCO_BOXES)),
+        "json": (lambda path: load_box_json(path, facts)[0], None),
+    }
+    path = tmp_path / "list.txt"
+    for _ in range(60):
+        for name, (read, text) in readers.items():
+            if text is None:
+                path.write_text(json.dumps(mutate_tree(draw, COCO_BOXES)))
+            else:
+                path.write_bytes(mutate_text(draw, text))
+            try:
+                table = read(str(path))
+            except ValueError as error:  # any other kind ends the test
+                assert "list.txt" in str(error)
+                outcomes.add((name, "refused"))
+            else:
+                outcomes.add((name, "read"))
+                if name not in ("exclusions", "map"):
+                    find_bad_boxes(table)
+    wanted = {(name, kind) for name in readers for kind in ("read", "refused")}
+    assert outcomes >= wanted - {("text of json", "read")}  # next to no change leaves json json
