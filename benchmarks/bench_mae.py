@@ -7,7 +7,8 @@ Times are medians of alternating runs; a ratio is the median of the ratios of ne
 faster). "keep 0.5" is our step with decoder_keep_ratio 0.5 against ours without. Memory is that of a step on its own:
 on a GPU what torch allocated, on a CPU how far the resident memory of a fresh process grows from before the model is
 made, weights and gradients included. The parts are timed one after the other, each on its own inputs, so their sum is
-not quite the step. The last line is one JSON object.
+not quite the step. With --compile, our step is compared with itself compiled instead, as training runs both: with
+indices of the visible mask units. The last line is one JSON object.
 """
 
 import argparse
@@ -193,6 +194,31 @@ def run_benchmark(args: argparse.Namespace) -> None:
     print(json.dumps(report))
 
 
+def run_compiled(args: argparse.Namespace) -> None:
+    from hiera_video.models.mask_units import compute_visible_units
+
+    video, mask, results = make_video(args.model, args.batch), make_mask(args.model, args), {}
+    visible = compute_visible_units(mask, *mask.shape)
+    print(f"{args.model}, batch {args.batch}, mask ratio {args.mask_ratio}, {DEVICE.type}, {args.threads} threads")
+
+    def step(model: torch.nn.Module, dtype: torch.dtype | None) -> None:
+        with common.autocast(DEVICE, dtype):
+            loss = model(video, visible=visible)[0]
+        loss.backward()
+        model.zero_grad(set_to_none=True)
+
+    for dtype in args.dtypes:
+        torch.compiler.reset()
+        model = make_model("ours", args.model)
+        models = {"ours": model, "compiled": common.compile_model(model)}
+        runs = {side: partial(step, model, common.DTYPES[dtype]) for side, model in models.items()}
+        seconds = common.time_run(runs["compiled"])
+        row = results[f"{dtype} step (s)"] = common.compare_times(runs, args.runs)
+        common.print_times(f"{dtype} step", row)
+        row |= common.describe_compilations(seconds)
+    print(json.dumps({"benchmark": "bench_mae"} | common.describe_run(args) | {"results": results}))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common.add_arguments(parser, model="mae_hiera_base_16x224", batch=2)
@@ -204,6 +230,8 @@ def main() -> None:
     torch.manual_seed(0)
     if args.child:
         run_memory_child(args)
+    elif args.compile:
+        run_compiled(args)
     else:
         run_benchmark(args)
 

@@ -5,7 +5,8 @@
 Times are medians of alternating runs; a ratio is the median of the ratios of neighboring runs (released over ours, so
 above 1 ours is faster). The peak memory of a step is taken from a step on its own: on a GPU what torch allocated, on a
 CPU how far the resident memory of a fresh process grows from before the model is made, weights and gradients included.
-A step is forward and backward; the optimizer would be the same on both sides. The last line is one JSON object.
+A step is forward and backward; the optimizer would be the same on both sides. With --compile, our model is compared
+with itself compiled instead. The last line is one JSON object.
 """
 
 import argparse
@@ -92,6 +93,22 @@ def run_benchmark(args: argparse.Namespace) -> None:
     print(json.dumps({"benchmark": "bench_model"} | common.describe_run(args) | {"results": results}))
 
 
+def run_compiled(args: argparse.Namespace) -> None:
+    video, results = make_video(args.model, args.batch), {}
+    print(f"{args.model}, batch {args.batch}, {DEVICE.type}, {args.threads} threads, {args.runs} runs")
+    for dtype in args.dtypes:
+        torch.compiler.reset()
+        model = make_model("ours", args.model)
+        models = {"ours": model, "compiled": common.compile_model(model)}
+        for title, run in (("forward", run_forward), ("training step", run_step)):
+            runs = {side: partial(run, model, video, common.DTYPES[dtype]) for side, model in models.items()}
+            seconds = common.time_run(runs["compiled"])
+            row = results[f"{dtype} {title} (s)"] = common.compare_times(runs, args.runs)
+            common.print_times(f"{dtype} {title}", row)
+            row |= common.describe_compilations(seconds)
+    print(json.dumps({"benchmark": "bench_model"} | common.describe_run(args) | {"results": results}))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common.add_arguments(parser, model="hiera_base_16x224", batch=1)
@@ -100,6 +117,8 @@ def main() -> None:
     torch.manual_seed(0)
     if args.child:
         run_memory_child(args)
+    elif args.compile:
+        run_compiled(args)
     else:
         run_benchmark(args)
 

@@ -40,6 +40,20 @@ def compare_times(runs_by_side: dict[str, Callable], runs: int) -> dict[str, flo
     }
 
 
+def compile_model(model: torch.nn.Module) -> torch.nn.Module:
+    """The model as one graph; what its compilations cost and how many graphs they gave: `describe_compilations`."""
+    torch._dynamo.utils.counters.clear()
+    return torch.compile(model, fullgraph=True)
+
+
+def describe_compilations(seconds: float) -> dict[str, float]:
+    """Prints and gives the graphs and graph breaks since `compile_model`, and the seconds that the first call took."""
+    counters = torch._dynamo.utils.counters
+    row = {"graphs": counters["stats"]["unique_graphs"], "graph_breaks": sum(counters["graph_break"].values())}
+    print(f"compiled: {row['graphs']} graphs, {row['graph_breaks']} breaks, first call {seconds:.0f} s", flush=True)
+    return row | {"first_call_sec": seconds}
+
+
 def measure_memory_mib(run: Callable, warm_up: Callable) -> float:
     """Peak memory of `run` (which makes its model too) over what was there before.
 
@@ -84,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, model: str, batch: int) ->
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--compile", action="store_true", help="also compare ours with ours compiled, nothing else")
     parser.add_argument("--child", help=argparse.SUPPRESS)
 
 

@@ -226,7 +226,25 @@ KEYS: dict[str, Key] = {
         one_of("bicubic", "absolute_win"),
     ),
     "MODEL.ACT_CHECKPOINT": Key(False, "Recompute each block in the backward pass to save memory.", ANY_BOOL),
-    "MODEL.COMPILE": Key(False, "Compile the model with torch.compile.", ANY_BOOL),
+    "MODEL.COMPILE": Key(
+        False,
+        "Compile the model with torch.compile, forward and backward: classifiers and autoencoders as one graph. The "
+        "first step takes minutes, numbers differ in their last bits, dropout and drop path draw others.",
+        ANY_BOOL,
+    ),
+    "MODEL.MATMUL_PRECISION": Key(
+        "highest",
+        "Products of float32 matrices and convolutions, in every job. highest: in float32. high: in TF32 where the GPU "
+        "has it, faster, with 10 bits of the 23 of each factor; medium: in bfloat16 where the processor has it, with "
+        "7. Does not matter for what runs in 16 bits.",
+        one_of("highest", "high", "medium"),
+    ),
+    "CUDNN.BENCHMARK": Key(
+        False,
+        "Let cuDNN time its convolutions, of which the patch embedding is the largest, and take the fastest. The "
+        "choice can differ from start to start, and with it the last bits: a resumed run is then not the same run.",
+        ANY_BOOL,
+    ),
     "HIERA.EMBED_DIM": Key(0, "Width of the first stage; 0: as the model's name says.", at_least(0)),
     "HIERA.NUM_HEADS": Key(0, "Heads of the first stage; 0: as the model's name says.", at_least(0)),
     "HIERA.STAGES": Key([], "Blocks of each stage; []: as the model's name says.", numbers(4, or_empty=True)),
@@ -281,6 +299,11 @@ KEYS: dict[str, Key] = {
     "MAE.PROBE_NEIGHBORS": Key(20, "Neighbors that vote for the class of a video.", at_least(1)),
     # ---- solver
     "SOLVER.OPTIMIZING_METHOD": Key("adamw", "The optimizer.", one_of("adamw", "sgd")),
+    "SOLVER.FUSED": Key(
+        True,
+        "The optimizer updates all weights in one kernel. False: in several, whose last bits differ; slower.",
+        ANY_BOOL,
+    ),
     "SOLVER.BASE_LR": Key(8e-4, "Peak learning rate.", at_least(0)),
     "SOLVER.BASE_LR_SCALE_BATCH": Key(
         0,

@@ -277,7 +277,8 @@ def normalize_video(
         dtype: of the result.
     """
     mean_, std_ = (torch.tensor(x, dtype=torch.float64)[:, None, None, None] for x in (mean, std))  # (C, 1, 1, 1)
-    scale, shift = (x.to(video.device, torch.float32) for x in (1 / (255 * std_), -mean_ / std_))
+    wanted = (1 / (255 * std_), -mean_ / std_)
+    scale, shift = (x.to(video.device, torch.float32, non_blocking=True) for x in wanted)
     result = video.to(torch.float32)
     return torch.addcmul(shift, result, scale, out=result).to(dtype)
 

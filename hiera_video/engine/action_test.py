@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import simplejson
 import torch
 from fvcore.common.config import CfgNode
-from torch import nn
 
 from hiera_video.config import compute_digest, dump_config
 from hiera_video.data.action_lists import CORNERS, KeyFrames
@@ -22,6 +21,7 @@ from hiera_video.engine.action_ap import PROTOCOLS, ActionAp
 from hiera_video.engine.box_predictions import DEFAULT_PROTOCOL, BoxPredictions, predict_boxes
 from hiera_video.engine.scored_parts import ScoredParts, describe_settings
 from hiera_video.engine.trained import find_weights, load_model
+from hiera_video.models.build import build_compiled
 from hiera_video.utils.distributed import get_device, is_main_process
 from hiera_video.utils.files import write_whole
 from hiera_video.utils.logging import get_logger, log_json_stats
@@ -53,9 +53,8 @@ def run_action_test(cfg: CfgNode) -> None:
     if scored:
         logger.info("the test goes on: %d of %d key frames are scored already", len(scored), len(key_frames))
     start = time.perf_counter()
-    compiled = cast(nn.Module, torch.compile(model)) if cfg.MODEL.COMPILE else model
     loader = build_box_eval_loader(cfg, cfg.TEST.SPLIT, leave_out=scored)
-    predictions = predict_boxes(cfg, compiled, loader, title="test", parts=parts)
+    predictions = predict_boxes(cfg, build_compiled(cfg, model), loader, title="test", parts=parts)
     if is_main_process():
         _write_results(cfg, predictions, truth, checkpoint, seconds=time.perf_counter() - start)
     parts.remove()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ from hiera_video.engine.metrics import (
 from hiera_video.engine.scored_parts import ScoredParts, describe_settings
 from hiera_video.engine.scoring import compute_per_video
 from hiera_video.engine.trained import find_weights, load_model
+from hiera_video.models.build import build_compiled
 from hiera_video.utils.distributed import get_device, is_main_process
 from hiera_video.utils.files import write_whole
 from hiera_video.utils.logging import get_logger, log_json_stats
@@ -108,8 +109,8 @@ def test(cfg: CfgNode) -> None:
     if scored:
         logger.info("the test goes on: %d of %d videos are scored already", len(scored), len(videos))
     start = time.perf_counter()
-    compiled = cast(nn.Module, torch.compile(model)) if cfg.MODEL.COMPILE else model
-    predictions = evaluate(cfg, compiled, build_test_loader(cfg, leave_out=scored), title="test", parts=parts)
+    loader = build_test_loader(cfg, leave_out=scored)
+    predictions = evaluate(cfg, build_compiled(cfg, model), loader, title="test", parts=parts)
     if is_main_process():
         _write_results(cfg, videos, predictions, checkpoint, seconds=time.perf_counter() - start)
     parts.remove()

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from fvcore.common.config import CfgNode
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from hiera_video.engine.arithmetic import describe_start, set_arithmetic
 from hiera_video.engine.group_watch import GroupWatch, end_with_parent
 from hiera_video.engine.output_lock import lock_output
 from hiera_video.engine.supervise import run_processes
@@ -109,6 +110,8 @@ def _run_in_group(jobs: Sequence[Job], cfg: CfgNode) -> None:
 
 def _run(jobs: Sequence[Job], cfg: CfgNode) -> None:
     setup_logging(cfg.OUTPUT_DIR, rank=get_rank())
+    set_arithmetic(cfg)
+    get_logger(__name__).info("%s", describe_start(cfg))
     with lock_output(cfg.OUTPUT_DIR) if is_main_process() else contextlib.nullcontext():
         for job in jobs:
             _run_job(job, cfg)

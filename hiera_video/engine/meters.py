@@ -55,7 +55,9 @@ class TrainMeters:
 
     def update(self, values: dict[str, torch.Tensor]) -> None:
         """Takes the scalars of one batch, with the same names each time."""
-        self._parts.append({name: value.detach().to(self.device, torch.float32) for name, value in values.items()})
+        self._parts.append(
+            {name: value.detach().to(self.device, torch.float32, non_blocking=True) for name, value in values.items()}
+        )
 
     def finish_step(self, **more: torch.Tensor | float) -> dict[str, float]:
         """Means of a step over its batches and over all ranks, which must all call it; waits for the device.
@@ -64,7 +66,10 @@ class TrainMeters:
             more: numbers that a rank has once a step.
         """
         values = {name: torch.stack([part[name] for part in self._parts]).mean() for name in self._parts[0]}
-        values |= {name: torch.as_tensor(value, dtype=torch.float32).to(self.device) for name, value in more.items()}
+        values |= {
+            name: torch.as_tensor(value, dtype=torch.float32).to(self.device, non_blocking=True)
+            for name, value in more.items()
+        }
         self._parts, self._num_steps = [], self._num_steps + 1
         return dict(zip(values, all_reduce_mean(torch.stack(list(values.values()))).tolist(), strict=True))
 

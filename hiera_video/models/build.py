@@ -3,9 +3,11 @@
 import difflib
 import inspect
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import torch
 from fvcore.common.config import CfgNode
+from torch import nn
 
 from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.models.encoder import HieraEncoder
@@ -141,6 +143,15 @@ def _build_encoder_arguments(cfg: CfgNode) -> dict[str, Any]:
         "global_blocks": cfg.HIERA.GLOBAL_BLOCKS,
         **{argument: value for argument, value in variant.items() if value},  # 0 and [] leave the variant's own
     }
+
+
+def build_compiled(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """The model as jobs call it: with MODEL.COMPILE compiled by the first call, else as it is.
+
+    Classifiers and autoencoders must be one graph; detectors, with shapes that depend on the boxes, may be several.
+    """
+    is_one_graph = cfg.TASK in ("classify", "pretrain")
+    return cast(nn.Module, torch.compile(model, fullgraph=is_one_graph)) if cfg.MODEL.COMPILE else model
 
 
 def _build_head_arguments(cfg: CfgNode) -> dict[str, Any]:

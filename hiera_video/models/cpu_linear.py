@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hiera_video.utils.machine import read_cpu_info
 
 # torch 2.6 has only `is_compiling`, which is true in more cases.
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 _HAS_FASTER_CONV = (
     torch.backends.mkldnn.is_available()
@@ -27,7 +27,7 @@ def compute_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     An exported graph gets `F.linear`, because it will run on other machines.
     """
     is_plain_float32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if not (_HAS_FASTER_CONV and x.is_cpu and is_plain_float32) or _is_exporting() or not x.numel():
+    if not (_HAS_FASTER_CONV and x.is_cpu and is_plain_float32) or is_exporting() or not x.numel():
         return F.linear(x, weight, bias)
     rows = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # (1, in, rows, 1), channels last
     # Dilation means nothing to a kernel of size 1, but on one thread torch gives other 1x1 convolutions of one sample

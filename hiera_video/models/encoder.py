@@ -14,14 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hiera_video.models import mask_units
 from hiera_video.models.layers import CONVS, HieraBlock, PatchEmbed
-from hiera_video.models.mask_units import (
-    compute_visible_units,
-    join_mask_units,
-    reroll,
-    take_rows,
-    unroll,
-)
+from hiera_video.models.mask_units import compute_visible_units, join_mask_units, reroll, take_rows, unroll
 from hiera_video.models.position_embeddings import join_windows
 
 
@@ -238,10 +233,15 @@ class HieraEncoder(nn.Module):
         Raises:
             ValueError: the shape of the video or the mask does not fit the model.
         """
-        visible = None if mask is None else compute_visible_units(mask, video.shape[0], self.num_mask_units)
+        visible = None if mask is None else self.find_visible(mask, video)
         x, stages = self.run_blocks(video, visible, with_stages=True)
         maps = [self._reroll(tokens, i, joined=mask is None) for i, tokens in enumerate(stages)]
         return x.flatten(1, 2), maps  # (B, U, M, D) -> (B, N, D)
+
+    def find_visible(self, mask: Tensor, video: Tensor) -> Tensor:
+        """What a mask keeps, see `compute_visible_units`, on the video's device."""
+        visible = compute_visible_units(mask, len(video), self.num_mask_units)  # (B, kept)
+        return visible.to(video.device, non_blocking=True)
 
     def forward_maps(self, video: Tensor) -> list[Tensor]:
         """The output of each stage in spatial order: (B, C, T, H, W) -> list of (B, T', H', W', D)."""
@@ -324,8 +324,7 @@ class HieraEncoder(nn.Module):
         (B, C, T, H, W) and (B, kept) -> (B * kept, C, wt, wh, ww), for images without wt. The windows overlap.
         """
         patch = self.patch_embed
-        keep = torch.zeros(len(video), self.num_mask_units, dtype=torch.bool, device=video.device)
-        video = self._hide_masked(video, keep.scatter(1, visible, 1))
+        video = self._hide_masked(video, mask_units.mark_units(visible, self.num_mask_units))
         windows = F.pad(video, [pad for pad in reversed(patch.padding) for _ in range(2)])
         for dim, (m, stride, kernel) in enumerate(
             zip(self.mask_unit_size, self.patch_stride, patch.kernel, strict=True)
@@ -333,7 +332,7 @@ class HieraEncoder(nn.Module):
             windows = windows.unfold(2 + dim, (m - 1) * stride + kernel, m * stride)
         # windows: (B, C, ut, uh, uw, wt, wh, ww), a view: only the visible ones are ever written
         sample = torch.arange(len(video), device=video.device)[:, None]  # (B, 1)
-        unit = torch.unravel_index(visible, self.mask_units_grid)  # 3 x (B, kept)
+        unit = mask_units.locate_units(visible, self.mask_units_grid)  # 3 x (B, kept)
         index: tuple[Tensor | slice, ...] = (sample, slice(None), *unit)
         return windows[index].flatten(0, 1)  # (B * kept, C, wt, wh, ww)
 

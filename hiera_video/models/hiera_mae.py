@@ -15,7 +15,9 @@ from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.layers import CONVS, Conv, Head, HieraBlock
 from hiera_video.models.mask_units import (
     choose_running_cells,
-    compute_visible_units,
+    count_kept,
+    list_units,
+    mark_units,
     random_mask,
     take_rows,
     unroll,
@@ -145,15 +147,23 @@ class HieraMAE(HieraEncoder):
         return super().no_weight_decay() | {"decoder_pos_embed", "mask_token"}
 
     def forward(
-        self, video: Tensor, mask_ratio: float | None = None, mask: Tensor | None = None
+        self,
+        video: Tensor,
+        mask_ratio: float | None = None,
+        mask: Tensor | None = None,
+        visible: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Predicts hidden mask units from visible ones.
 
         Args:
             video: (B, C, T, H, W) float, normalized; for images (B, C, H, W).
-            mask_ratio: share of the mask units to hide at random, when no mask is given. By default the paper's: 0.9
+            mask_ratio: share of the mask units to hide at random, when none are given. By default the paper's: 0.9
                 for videos, 0.6 for images.
-            mask: (B, U) bool, True = keep, equally many kept in each sample; at least one kept and one hidden.
+            mask: (B, U) bool, True = keep, equally many kept in each sample; at least one kept and one hidden. On the
+                CPU too: how many are kept must be known, and for a mask on a GPU that means to wait for it.
+            visible: instead of a mask what `compute_visible_units` makes of it, (B, kept) int64, ascending, on the
+                video's device. With it the model waits for nothing and is one graph for torch.compile. The indices are
+                taken as they are.
 
         Returns:
             loss: a scalar, the mean squared error over the scored tokens, plus the contrastive term if it has weight.
@@ -163,20 +173,24 @@ class HieraMAE(HieraEncoder):
             mask: (B, U) bool, the mask given or drawn.
 
         Raises:
-            ValueError: the shape of the video or the mask does not fit the model, or mask_ratio leaves none.
+            ValueError: the shape of the video, the mask or visible does not fit the model, both of the latter are
+                given, or mask_ratio leaves none.
         """
         video = self.drop_time(video)
-        if mask is None:
-            if mask_ratio is None:
-                mask_ratio = _MASK_RATIOS[len(self.input_size)]
-            mask = random_mask(len(video), self.num_mask_units, mask_ratio, video.device)
-        visible, hidden = self._split_units(mask, len(video))
+        if mask is not None and visible is not None:
+            raise ValueError("mask and visible say the same: give one of them, got both")
+        if mask is not None:
+            visible = self.find_visible(mask, video)
+        elif visible is None:
+            visible = self._draw_visible(video, mask_ratio)
+        kept, hidden = self._find_hidden(visible, len(video))
         if self.decoder_keep_ratio < 1:
-            chosen = choose_running_cells(mask, self.mask_units_grid, self.decoder_keep_ratio)
-            hidden = compute_visible_units(chosen, len(video), self.num_mask_units)
+            num_chosen = max(round(hidden.shape[1] * self.decoder_keep_ratio), 1)
+            hidden = list_units(choose_running_cells(kept, self.mask_units_grid, num_chosen), num_chosen)
         tokens = self._find_tokens(hidden).sort(dim=1).values
         pred = self.decode(self.encode_visible(video, visible), visible, tokens)
         label = self.compute_label(video, tokens)
+        mask = kept if mask is None else mask
         return self.compute_loss(pred, label), pred.flatten(0, 1), label.flatten(0, 1), mask
 
     def norm_last(self, x: Tensor) -> Tensor:
@@ -267,7 +281,8 @@ class HieraMAE(HieraEncoder):
             ValueError: as `forward`.
         """
         video = self.drop_time(video)
-        visible, hidden = self._split_units(mask, len(video))
+        visible = self.find_visible(mask, video)
+        _, hidden = self._find_hidden(visible, len(video))
         tokens = self._find_tokens(hidden).sort(dim=1).values  # (B, n)
         pred = self.decode(self.encode_visible(video, visible), visible, tokens)  # (B, n, P)
         shape = len(video), math.prod(self.pred_grid)
@@ -276,11 +291,27 @@ class HieraMAE(HieraEncoder):
         is_hidden = torch.zeros(shape, dtype=torch.bool, device=pred.device).scatter_(1, tokens, True)  # (B, N')
         return patches.unflatten(1, self.pred_grid), is_hidden.unflatten(1, self.pred_grid)
 
-    def _split_units(self, mask: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-        visible = compute_visible_units(mask, batch_size, self.num_mask_units)
-        if visible.shape[1] == self.num_mask_units:
-            raise ValueError(f"mask must hide at least 1 of {self.num_mask_units} mask units, got none hidden")
-        return visible, compute_visible_units(~mask, batch_size, self.num_mask_units)
+    def _draw_visible(self, video: Tensor, mask_ratio: float | None) -> Tensor:
+        if mask_ratio is None:
+            mask_ratio = _MASK_RATIOS[len(self.input_size)]
+        mask = random_mask(len(video), self.num_mask_units, mask_ratio, video.device)
+        return list_units(mask, count_kept(self.num_mask_units, mask_ratio))  # (B, kept)
+
+    def _find_hidden(self, visible: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+        """From indices of visible mask units (B, kept) to the mask (B, U) and the hidden ones (B, U - kept)."""
+        num_units = self.num_mask_units
+        if visible.ndim != 2 or len(visible) != batch_size or visible.dtype != torch.int64:
+            raise ValueError(
+                f"visible must be int64 of shape (batch = {batch_size}, kept), got {visible.dtype} of shape "
+                f"{tuple(visible.shape)}"
+            )
+        if not 0 < visible.shape[1] < num_units:
+            raise ValueError(
+                f"mask must keep and hide at least 1 of {num_units} mask units, got {visible.shape[1]} kept"
+                + (", none hidden" if visible.shape[1] == num_units else "")
+            )
+        kept = mark_units(visible, num_units)
+        return kept, list_units(~kept, num_units - visible.shape[1])
 
     def _find_tokens(self, units: Tensor) -> Tensor:
         """Places of mask units' tokens on the last stage's grid, unit by unit: (B, n) -> (B, n * M'), both int64."""

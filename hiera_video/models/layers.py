@@ -5,12 +5,16 @@ Tokens are (B, U, M, D) in the order of `mask_units.unroll`: U mask units of M t
 
 from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F
 from pytorchvideo.layers.drop_path import DropPath
 from torch import Tensor, nn
 
-from hiera_video.models.cpu_linear import Linear
+from hiera_video.models.cpu_linear import Linear, is_exporting
 from hiera_video.models.mask_units import pool_windows
+
+# CUDA's kernels give each window of a batch a place of its own in a launch grid, whose sides end here.
+_MAX_WINDOWS = 65_535
 
 
 class MaskUnitAttention(nn.Module):
@@ -75,9 +79,21 @@ class MaskUnitAttention(nn.Module):
         if self.q_window > 1:
             q = pool_windows(q, self.q_window)  # (windows, N / q_window, dim_out)
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # (windows, heads, N, dim)
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = _attend_in_parts(q, k, v)
         x = x.transpose(1, 2).reshape(batch, units, -1, self.proj.in_features)  # (B, U, M / q_window, dim_out)
         return self.proj(x)
+
+
+def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of more windows than CUDA's kernels take: 3 x (windows, heads, N, dim) -> (windows, heads, N', dim).
+
+    Follows: pytorch#146704, where more than 65,535 windows end in an error of CUDA. An exported graph, whose batch is
+        not known yet, gets one call.
+    """
+    if is_exporting() or q.shape[0] <= _MAX_WINDOWS:
+        return F.scaled_dot_product_attention(q, k, v)
+    parts = zip(*(t.split(_MAX_WINDOWS) for t in (q, k, v)), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
 
 
 class Mlp(nn.Module):

@@ -114,7 +114,7 @@ def pool_windows(x: Tensor, window: int) -> Tensor:
 
 
 def compute_visible_units(mask: Tensor, batch_size: int, num_units: int) -> Tensor:
-    """Indices of the mask units that a mask keeps.
+    """Indices of the mask units that a mask keeps. It waits for the mask's device, to know how many they are.
 
     Args:
         mask: (B, U) bool, True = keep.
@@ -137,6 +137,37 @@ def compute_visible_units(mask: Tensor, batch_size: int, num_units: int) -> Tens
     if fewest != most or most == 0:
         raise ValueError(f"mask must keep equally many mask units in each sample, at least 1, got {counts.tolist()}")
     return mask.nonzero()[:, 1].view(mask.shape[0], most)  # (B, kept)
+
+
+def list_units(mask: Tensor, count: int) -> Tensor:
+    """Indices of the True units of a mask, without waiting for its device.
+
+    Args:
+        mask: (B, U) bool.
+        count: how many are True in each sample. It is not checked: that would wait.
+
+    Returns:
+        (B, count) int64, ascending in each sample.
+    """
+    return mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+
+
+def mark_units(units: Tensor, num_units: int) -> Tensor:
+    """A mask that is True at the given units: (B, n) int64 -> (B, U) bool."""
+    mask = torch.zeros(len(units), num_units, dtype=torch.bool, device=units.device)
+    return mask.scatter(1, units, 1)
+
+
+def locate_units(units: Tensor, grid: Sequence[int]) -> tuple[Tensor, ...]:
+    """Places of mask units in their grid: (B, n) int64 -> for each side of the grid (B, n) int64.
+
+    Differs: `torch.unravel_index` makes tensors of the grid's sides, and their copy waits for a GPU.
+    """
+    places = []
+    for size in reversed(grid):
+        places.append(units % size)
+        units = units // size
+    return tuple(reversed(places))
 
 
 def take_rows(table: Tensor, index: Tensor) -> Tensor:
@@ -165,12 +196,18 @@ def random_mask(batch_size: int, num_units: int, mask_ratio: float, device: torc
 
     Follows: the released code, the same mask under the same seed.
     """
-    num_keep = int(num_units * (1 - mask_ratio))
-    if not 0 <= mask_ratio < 1 or num_keep == 0:
-        raise ValueError(f"mask_ratio must be in [0, 1) and leave at least 1 of {num_units} units, got {mask_ratio}")
+    num_keep = count_kept(num_units, mask_ratio)
     noise = torch.rand(batch_size, num_units, device=device)
     visible = noise.argsort(dim=1)[:, :num_keep]
     return torch.zeros_like(noise, dtype=torch.bool).scatter_(1, visible, True)
+
+
+def count_kept(num_units: int, mask_ratio: float) -> int:
+    """How many of num_units mask units stay visible in `random_mask`, which says what it raises."""
+    num_keep = int(num_units * (1 - mask_ratio))
+    if not 0 <= mask_ratio < 1 or num_keep == 0:
+        raise ValueError(f"mask_ratio must be in [0, 1) and leave at least 1 of {num_units} units, got {mask_ratio}")
+    return num_keep
 
 
 def tube_mask(batch_size: int, grid: Sequence[int], mask_ratio: float, device: torch.device | str = "cpu") -> Tensor:
@@ -208,8 +245,8 @@ def draw_mask(grid: Sequence[int], mask_ratio: float, *, kind: str = "random") -
     return (random_mask(1, math.prod(grid), mask_ratio) if kind == "random" else tube_mask(1, grid, mask_ratio))[0]
 
 
-def choose_running_cells(mask: Tensor, grid: Sequence[int], keep_ratio: float) -> Tensor:
-    """Draws a share of the hidden mask units, spread evenly over space and time.
+def choose_running_cells(mask: Tensor, grid: Sequence[int], num_chosen: int) -> Tensor:
+    """Draws some of the hidden mask units, spread evenly over space and time.
 
     Each 2x2 cell of units is filled in a fixed order, diagonal first; the place where this begins moves on with each
     step in time, and begins anywhere in each sample. Which of equally early units are taken is random.
@@ -217,16 +254,14 @@ def choose_running_cells(mask: Tensor, grid: Sequence[int], keep_ratio: float) -
     Args:
         mask: (B, U) bool, True = keep, equally many in each sample.
         grid: mask units per side, (ut, uh, uw) or (uh, uw).
-        keep_ratio: share of the hidden units to choose, in (0, 1]; at least one is chosen.
+        num_chosen: how many to choose of the hidden units of each sample, at most all of them.
 
     Returns:
-        (B, U) bool, True = chosen; equally many in each sample.
+        (B, U) bool, True = chosen.
 
     Follows: the running cell masking of the decoder in VideoMAE V2 (arXiv 2303.16727, section 3.2).
     Differs: it chooses among the hidden units alone, and an exact number of them.
     """
-    num_hidden = int((~mask[0]).sum())
-    num_chosen = max(round(num_hidden * keep_ratio), 1)
     t, h, w = torch.meshgrid(*(torch.arange(n, device=mask.device) for n in (1, *grid)[-3:]), indexing="ij")
     place = 2 * ((h + w) % 2) + h % 2  # top left, bottom right, top right, bottom left: (ut, uh, uw)
     start = torch.randint(4, (len(mask), 1), device=mask.device)

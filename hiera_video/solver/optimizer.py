@@ -63,7 +63,10 @@ def compute_param_groups(
 
 
 def build_optimizer(cfg: CfgNode, model: LayeredModel) -> torch.optim.Optimizer:
-    """AdamW or SGD over `compute_param_groups`, as SOLVER says; the learning rate is set at each step."""
+    """AdamW or SGD over `compute_param_groups`, as SOLVER says; the learning rate is set at each step.
+
+    With SOLVER.FUSED the parameters must be on a GPU or the CPU, which have such kernels.
+    """
     solver = cfg.SOLVER
     groups = compute_param_groups(
         model,
@@ -71,10 +74,10 @@ def build_optimizer(cfg: CfgNode, model: LayeredModel) -> torch.optim.Optimizer:
         layer_decay=solver.LAYER_DECAY,
         zero_wd_1d_param=solver.ZERO_WD_1D_PARAM,
     )
+    fused = True if solver.FUSED else None  # None lets torch choose among the others
     if solver.OPTIMIZING_METHOD == "adamw":
-        # One fused kernel for all parameters, on GPU and CPU alike.
-        return torch.optim.AdamW(groups, lr=solver.BASE_LR, betas=tuple(solver.BETAS), fused=True)
-    return torch.optim.SGD(groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, fused=True)
+        return torch.optim.AdamW(groups, lr=solver.BASE_LR, betas=tuple(solver.BETAS), fused=fused)
+    return torch.optim.SGD(groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, fused=fused)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

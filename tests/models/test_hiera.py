@@ -2,8 +2,11 @@ import shutil
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
+from waiting import NoWaiting
 
+from hiera_video.models import build_model, model_names
 from hiera_video.models.hiera import Hiera
 
 VIDEO = {
@@ -237,23 +240,71 @@ def test_initial_weights():
             assert value.abs().max() < 2
 
 
-def test_the_model_is_one_graph_for_torch_compile():
+CLASSIFIERS = [name for name in model_names() if not name.startswith("mae_")]
+
+
+def check_that_nothing_waits(name, **overrides):
+    with torch.device("meta"):
+        model = build_model(name, drop_path_rate=0.2, head_dropout=0.2, **overrides).train()
+        video = torch.empty(2, 3, *model.input_size)
+    with NoWaiting():
+        model(video).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["hiera_tiny_224", "hiera_tiny_16x224"])
+@pytest.mark.parametrize("activation_checkpointing", [False, True])
+def test_forward_and_backward_never_wait_for_the_device(name, activation_checkpointing):
+    check_that_nothing_waits(name, activation_checkpointing=activation_checkpointing)
+
+
+@pytest.mark.slow
+def test_no_recipes_model_waits_for_the_device():
+    for name in CLASSIFIERS:
+        check_that_nothing_waits(name)
+    check_that_nothing_waits("hiera_large_16x224", input_size=(32, 224, 224))
+
+
+@pytest.mark.parametrize("activation_checkpointing", [False, True])
+def test_the_model_is_one_graph_for_torch_compile(activation_checkpointing):
     torch.compiler.reset()
-    model = make_model(stages=(1, 1, 1, 1)).train()
+    model = make_model(stages=(1, 1, 1, 1), activation_checkpointing=activation_checkpointing).train()
     video = torch.randn(2, 3, 4, 64, 64)
     expected = model(video)
-    got = torch.compile(model, fullgraph=True, backend="aot_eager")(video)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    counters.clear()
+    got = compiled(video)
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
     grads = [torch.autograd.grad(out.square().sum(), model.parameters()) for out in (expected, got)]
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5 * a.abs().max().item(), rtol=1e-4)
+    compiled(torch.randn_like(video)).sum().backward()
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+
+
+def test_batches_of_other_sizes_share_one_more_graph():
+    """The first size has a graph of its own, all others share the second, a batch of one clip has a third."""
+    torch.compiler.reset()
+    model = make_model(stages=(1, 1), q_pool=1, mask_unit_attn=(True, False)).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    counters.clear()
+    with torch.no_grad():
+        for batch, graphs in ((4, 1), (4, 1), (3, 2), (2, 2), (5, 2), (4, 2), (1, 3)):
+            video = torch.randn(batch, 3, 4, 64, 64)
+            torch.testing.assert_close(compiled(video), model(video), atol=1e-6, rtol=1e-5)
+            assert counters["stats"]["unique_graphs"] == graphs
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
-def test_torch_compile_gives_the_same_logits():
+def test_torch_compile_gives_the_same_logits_and_gradients():
     torch.compiler.reset()
-    model = make_model(stages=(1, 1), q_pool=1, mask_unit_attn=(True, False)).eval()
+    model = make_model(stages=(1, 1), q_pool=1, mask_unit_attn=(True, False), embed_dim=8).train()
     video = torch.randn(2, 3, 4, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(torch.compile(model)(video), model(video), atol=1e-5, rtol=1e-4)
+    counters.clear()
+    got, expected = torch.compile(model, fullgraph=True)(video), model(video)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+    grads = [torch.autograd.grad(out.square().sum(), model.parameters()) for out in (expected, got)]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5 * a.abs().max().item(), rtol=1e-3)
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]

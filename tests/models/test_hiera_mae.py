@@ -1,15 +1,18 @@
 import itertools
+import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
+from waiting import NoWaiting, WaitsForDevice
 
-from hiera_video.models import Hiera, HieraMAE, build_model
+from hiera_video.models import Hiera, HieraMAE, build_model, model_names
 from hiera_video.models import hiera_mae as module
 from hiera_video.models.flops import compute_flops
-from hiera_video.models.mask_units import choose_running_cells, random_mask
+from hiera_video.models.mask_units import choose_running_cells, compute_visible_units, draw_mask, random_mask
 from hiera_video.models.targets import compute_contrastive_loss, paint_patches
 
 VIDEO = {
@@ -184,7 +187,7 @@ def test_a_share_of_the_hidden_units_is_decoded_as_if_the_others_were_not_there(
     model = make_model(decoder_keep_ratio=0.4).double()
     video, mask = make_video(model).double(), make_mask(model)
     torch.manual_seed(4)
-    scored = choose_running_cells(mask, model.mask_units_grid, 0.4)
+    scored = choose_running_cells(mask, model.mask_units_grid, 4)
     assert scored.sum(dim=1).tolist() == [4, 4] and not (scored & mask).any()  # 0.4 of 9
     with torch.no_grad():
         expected = naive_forward(model, video, mask, scored)
@@ -252,6 +255,110 @@ def test_multiply_adds_of_video_base_are_the_papers():
     visible_pred = 39 * 4 * 512 * 768 / 1e9
     assert encoder + hidden_patches == pytest.approx(11.1, abs=0.05)
     assert decoder + visible_pred == pytest.approx(60.3, abs=0.05)
+
+
+def draw_visible(model, batch=2):
+    """Indices of what masks of the paper's ratio keep, on the CPU, as a training job has them."""
+    mask = torch.stack([draw_mask(model.mask_units_grid, 0.8) for _ in range(batch)])
+    return compute_visible_units(mask, batch, model.num_mask_units)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("keep_ratio", [1.0, 0.4])
+def test_indices_and_a_mask_give_the_same(kind, keep_ratio):
+    model = make_model(kind, decoder_keep_ratio=keep_ratio)
+    video, mask = make_video(model), make_mask(model)
+    results = []
+    for what in ({"mask": mask}, {"visible": compute_visible_units(mask, 2, model.num_mask_units)}):
+        torch.manual_seed(5)
+        results.append(model(video, **what))
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("visible", "message"),
+    [
+        (torch.zeros(2, 3), "visible must be int64 of shape .batch = 2, kept., got torch.float32"),
+        (torch.zeros(3, 3, dtype=torch.int64), r"got torch.int64 of shape \(3, 3\)"),
+        (torch.zeros(2, 0, dtype=torch.int64), "keep and hide at least 1 of 12 mask units, got 0 kept"),
+        (torch.arange(12).expand(2, 12), "got 12 kept, none hidden"),
+    ],
+)
+def test_wrong_indices_are_refused(visible, message):
+    model = make_model()
+    with pytest.raises(ValueError, match=message):
+        model(make_video(model), visible=visible)
+    with pytest.raises(ValueError, match="give one of them, got both"):
+        model(make_video(model), mask=make_mask(model), visible=visible)
+
+
+def check_that_nothing_waits(name, **overrides):
+    with torch.device("meta"):
+        model = build_model(name, drop_path_rate=0.2, **overrides).train()
+        video = torch.empty(2, 3, *model.input_size)
+    visible = draw_visible(model)
+    with NoWaiting():
+        model(video, visible=visible.to("meta", non_blocking=True))[0].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    return model, video
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("mae_hiera_tiny_224", {"decoder_keep_ratio": 0.5}),
+        ("mae_hiera_tiny_16x224", {"decoder_keep_ratio": 0.5, "activation_checkpointing": True, "target": "hog"}),
+    ],
+)
+def test_forward_and_backward_never_wait_for_the_device(name, overrides):
+    model, video = check_that_nothing_waits(name, **overrides)
+    mask = draw_mask(model.mask_units_grid, 0.8).expand(2, -1)
+    with NoWaiting():  # also with a mask of the CPU, or with one that is drawn on the device
+        model(video, mask=mask)
+        model(video, mask_ratio=0.7)
+        with pytest.raises(WaitsForDevice):
+            model(video, mask=mask.to("meta", non_blocking=True))
+
+
+@pytest.mark.slow
+def test_no_recipes_model_waits_for_the_device():
+    for name in model_names():
+        if name.startswith("mae_"):
+            check_that_nothing_waits(name)
+    check_that_nothing_waits("mae_hiera_large_16x224", input_size=(32, 224, 224))
+
+
+def check_that_it_is_one_graph(model, backend, tolerance):
+    """Two steps with other masks: one graph, without a break, with the loss and the gradients of the model itself."""
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    counters.clear()
+    video = make_video(model)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        visible = draw_visible(model)
+        losses = [run(video, visible=visible)[0] for run in (model, compiled)]
+        torch.testing.assert_close(*losses, atol=0, rtol=tolerance)
+        grads = [torch.autograd.grad(loss, model.parameters()) for loss in losses]
+        for a, b in zip(*grads, strict=True):
+            torch.testing.assert_close(a, b, atol=10 * tolerance * a.abs().max().item(), rtol=100 * tolerance)
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides"),
+    [("video", {}), ("image", {"activation_checkpointing": True}), ("image", {"target": "hog"})],
+)
+def test_the_model_is_one_graph_for_torch_compile(kind, overrides):
+    check_that_it_is_one_graph(make_model(kind, stages=(1, 1, 1, 1), decoder_depth=1, **overrides), "aot_eager", 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+def test_torch_compile_gives_the_same_loss_and_gradients():
+    stages = {"stages": (1, 1), "q_pool": 1, "mask_unit_attn": (True, False)}
+    check_that_it_is_one_graph(make_model("image", **stages, decoder_depth=1), "inductor", 1e-5)
 
 
 def test_the_mask_is_drawn_when_none_is_given():

@@ -2,6 +2,7 @@ import pytest
 import torch
 from pytorchvideo.layers import Mlp as PytorchvideoMlp
 
+from hiera_video.models import layers
 from hiera_video.models.layers import HieraBlock, MaskUnitAttention, Mlp
 
 
@@ -39,6 +40,39 @@ def test_attention_equals_a_loop_over_windows_heads_and_queries(q_window, is_glo
         else:
             expected = torch.stack([torch.stack([_attend_naively(attention, unit) for unit in s]) for s in x])
         torch.testing.assert_close(attention(x), expected.reshape(2, 3, 8 // q_window, 8), atol=1e-6, rtol=1e-5)
+
+
+def test_more_windows_than_a_kernel_takes_are_cut_into_parts(monkeypatch):
+    """The same numbers, exactly, also in a compiled graph, which makes the same calls."""
+    torch.manual_seed(0)
+    attention = MaskUnitAttention(6, 8, heads=2, q_window=4)
+    x = torch.randn(3, 5, 8, 6)
+    expected = attention(x)
+    expected_grads = torch.autograd.grad(expected.square().sum(), attention.parameters())
+    calls = []
+
+    def count_calls(graph, _):
+        attend = torch.nn.functional.scaled_dot_product_attention
+        calls.append([len(node.meta["example_value"]) for node in graph.graph.nodes if node.target is attend])
+        return graph
+
+    monkeypatch.setattr(layers, "_MAX_WINDOWS", 4)
+    torch.compiler.reset()
+    for run in (attention, torch.compile(attention, fullgraph=True, backend=count_calls)):
+        got = run(x)
+        assert torch.equal(got, expected)
+        for a, b in zip(torch.autograd.grad(got.square().sum(), attention.parameters()), expected_grads, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    assert calls == [[4, 4, 4, 3]]
+
+
+def test_the_limit_is_that_of_cuda_and_reaching_it_is_no_reason_to_cut(monkeypatch):
+    calls = []
+    monkeypatch.setattr(layers.F, "scaled_dot_product_attention", lambda q, *_: calls.append(len(q)) or q)
+    for windows in (65_535, 65_536):
+        q = torch.empty(windows, 1, 1, 1)
+        assert layers._attend_in_parts(q, q, q).shape == q.shape
+    assert calls == [65_535, 65_535, 1]
 
 
 def test_heads_must_divide_the_width():

@@ -7,7 +7,11 @@ import torch.nn.functional as F
 from hiera_video.models.mask_units import (
     choose_running_cells,
     compute_visible_units,
+    count_kept,
     join_mask_units,
+    list_units,
+    locate_units,
+    mark_units,
     pool_windows,
     random_mask,
     reroll,
@@ -93,6 +97,17 @@ def test_visible_units_are_those_of_the_mask():
     assert compute_visible_units(mask, 2, 4).tolist() == [[0, 3], [1, 2]]
 
 
+def test_units_of_a_known_number_are_listed_marked_and_located():
+    torch.manual_seed(0)
+    mask = random_mask(7, 2 * 3 * 5, 0.7)
+    units = compute_visible_units(mask, 7, 30)
+    assert torch.equal(list_units(mask, count_kept(30, 0.7)), units) and units.shape == (7, 9)
+    assert torch.equal(mark_units(units, 30), mask)
+    for sides in ((2, 3, 5), (6, 5)):
+        for got, expected in zip(locate_units(units, sides), torch.unravel_index(units, sides), strict=True):
+            assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
@@ -156,7 +171,7 @@ def test_running_cells_are_even_in_space_and_time(ratio):
     """With nothing visible each cell holds its share at each time, and each place its share of four times."""
     grid = (8, 8, 8)
     mask = torch.zeros(3, 512, dtype=torch.bool)
-    chosen = choose_running_cells(mask, grid, ratio)
+    chosen = choose_running_cells(mask, grid, round(512 * ratio))
     assert chosen.sum(dim=1).tolist() == [512 * ratio] * 3
     cells = chosen.view(3, 8, 4, 2, 4, 2).sum(dim=(3, 5))
     assert (cells == 4 * ratio).all()
@@ -167,15 +182,15 @@ def test_running_cells_are_even_in_space_and_time(ratio):
 def test_running_cells_choose_an_exact_share_of_the_hidden_units_alone():
     torch.manual_seed(0)
     mask = random_mask(200, 8 * 7 * 7, 0.9)
-    for ratio, count in ((0.5, 176), (0.3, 106), (1.0, 353), (0.001, 1)):
-        chosen = choose_running_cells(mask, (8, 7, 7), ratio)
+    for count in (176, 106, 353, 1):
+        chosen = choose_running_cells(mask, (8, 7, 7), count)
         assert chosen.dtype == torch.bool and not (chosen & mask).any()
         assert (chosen.sum(dim=1) == count).all()
-    chosen = choose_running_cells(mask, (8, 7, 7), 0.5).view(200, 8, 7, 7).float()
+    chosen = choose_running_cells(mask, (8, 7, 7), 176).view(200, 8, 7, 7).float()
     assert (chosen.mean(dim=0) - 176 / 392).abs().max() < 0.13  # each unit equally likely
     drawn = (mask.logical_not() & (torch.rand(200, 392) < 0.5)).view(200, 8, 7, 7).float()
     by_frame, drawn_by_frame = (x.sum(dim=(2, 3)).var(dim=1).mean() for x in (chosen, drawn))
     assert by_frame < 0.75 * drawn_by_frame
-    again = choose_running_cells(mask, (8, 7, 7), 0.5).view(200, 8, 7, 7).float()
+    again = choose_running_cells(mask, (8, 7, 7), 176).view(200, 8, 7, 7).float()
     assert not torch.equal(chosen, again)
-    assert choose_running_cells(mask[:, :49].clone().fill_(False), (7, 7), 0.5).sum(dim=1).unique().tolist() == [24]
+    assert choose_running_cells(mask[:, :49].clone().fill_(False), (7, 7), 24).sum(dim=1).unique().tolist() == [24]

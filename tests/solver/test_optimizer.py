@@ -55,16 +55,18 @@ def test_frozen_parameters_are_left_out():
     assert "block.weight" not in describe(compute_param_groups(model, weight_decay=0.1))
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize(("method", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
-def test_a_step_follows_the_plain_rule(method, kind):
+def test_a_step_follows_the_plain_rule(method, kind, fused):
     """One step of `build_optimizer` equals torch's single-tensor optimizer with each group's own numbers."""
     pairs = {"DATA.PATH_TO_DATA_DIR": "/d", "SOLVER.OPTIMIZING_METHOD": method, "SOLVER.LAYER_DECAY": "0.5"}
+    pairs["SOLVER.FUSED"] = str(fused)
     cfg = load_config([], [word for pair in pairs.items() for word in pair])
     ours, plain = ThreeLayers(), ThreeLayers()
     plain.load_state_dict(ours.state_dict())
     optimizer = build_optimizer(cfg, ours)
     set_lr(optimizer, 0.1)
-    assert isinstance(optimizer, kind)
+    assert isinstance(optimizer, kind) and bool(optimizer.defaults["fused"]) == fused
     options = {"momentum": 0.9} if method == "sgd" else {"betas": (0.9, 0.999)}
     reference = kind(
         [

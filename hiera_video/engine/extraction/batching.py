@@ -98,7 +98,9 @@ class ModelBatches:
 def build_compute(cfg: CfgNode, model: HieraEncoder) -> Compute:
     """A function from views, uint8 (n, C, T, H, W) on the CPU, to features of EXTRACT.LAYER on the model's device."""
     device = next(model.parameters()).device
-    run: Callable[..., torch.Tensor] = torch.compile(compute_features) if cfg.MODEL.COMPILE else compute_features
+    run: Callable[..., torch.Tensor] = compute_features
+    if cfg.MODEL.COMPILE:
+        run = torch.compile(compute_features, fullgraph=True)
 
     def compute(clips: torch.Tensor) -> torch.Tensor:
         return run(model, clips, cfg.EXTRACT.LAYER)

@@ -50,9 +50,11 @@ def build_classification(cfg: CfgNode) -> tuple[HieraEncoder, ComputeLoss]:
 
     def compute_loss(forward: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
-        label = batch["label"].to(device, non_blocking=True).repeat_interleave(batch["video"].shape[1])  # (B*V,)
+        label = batch["label"].repeat_interleave(batch["video"].shape[1])  # (B*V,)
         clips = erase(clips) if erase else clips
+        # PyTorchVideo's mixing looks at the labels' values: on the CPU that waits for nobody.
         clips, target = mix(clips, label) if mix else (clips, label)
+        target = target.to(device, non_blocking=True)
         logits = forward(clips)  # (B*V, K)
         return F.cross_entropy(logits.float(), target), compute_train_accuracy(logits.detach(), target)
 

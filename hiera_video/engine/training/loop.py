@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import torch
 from fvcore.common.config import CfgNode
@@ -30,6 +30,7 @@ from hiera_video.engine.training.bad_step import ComputeLoss, compute_grad_norm,
 from hiera_video.engine.training.health import Heartbeat, check_loss, explain_out_of_memory
 from hiera_video.engine.training.resume import record_validation, start_or_resume
 from hiera_video.engine.training.state import TrainState, check_weights_finite, make_content
+from hiera_video.models.build import build_compiled
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.solver.lr_policy import LrPolicy, build_lr_policy
 from hiera_video.solver.optimizer import set_lr
@@ -302,8 +303,7 @@ def _log(cfg: CfgNode, stats: dict[str, Any], writer: SummaryWriter | None, *, s
 
 
 def _wrap(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    if cfg.MODEL.COMPILE:
-        model = cast(nn.Module, torch.compile(model))
+    model = build_compiled(cfg, model)
     if is_initialized():
         device = get_device()
         ids = [device.index] if device.type == "cuda" else None

@@ -20,7 +20,7 @@ from hiera_video.engine.training.loop import run_training
 from hiera_video.engine.training.state import TrainState
 from hiera_video.models.build import build_mae_from_cfg
 from hiera_video.models.hiera_mae import HieraMAE
-from hiera_video.models.mask_units import draw_mask
+from hiera_video.models.mask_units import compute_visible_units, draw_mask
 from hiera_video.utils.distributed import get_device, is_main_process
 
 
@@ -47,8 +47,10 @@ def build_pretraining(cfg: CfgNode) -> tuple[HieraMAE, ComputeLoss]:
 
     def compute_loss(forward: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
-        mask = batch["mask"].to(device, non_blocking=True).flatten(0, 1)  # (B*V, U)
-        loss, _, _, _ = forward(clips, mask=mask)
+        mask = batch["mask"].flatten(0, 1)  # (B*V, U)
+        # What is visible is found on the CPU, where the masks were drawn: nobody waits for the device.
+        visible = compute_visible_units(mask, *mask.shape).to(device, non_blocking=True)  # (B*V, kept)
+        loss, _, _, _ = forward(clips, visible=visible)
         return loss, {}
 
     return model, compute_loss

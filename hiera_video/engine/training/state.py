@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, cast
 
 import torch
 from fvcore.common.config import CfgNode
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hiera_video.config import dump_config
@@ -21,6 +23,33 @@ from hiera_video.utils.trees import map_tensors
 from hiera_video.utils.versions import get_versions
 
 
+class MovingAverage(AveragedModel):
+    """An exponential moving average of a model's weights and buffers.
+
+    Differs: torch's own keeps the count of updates on the device and reads it in each update, which waits for the
+        device; here it is on the CPU. The numbers are the same.
+
+    Args:
+        decay: share of the average that an update keeps; the first one copies the weights.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self.update_average = get_ema_multi_avg_fn(decay)
+        self.n_averaged = torch.zeros((), dtype=torch.int64, device="cpu")
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Takes the model's weights as they are now into the average."""
+        averages = list(chain(self.module.parameters(), self.module.buffers()))
+        values = list(chain(model.parameters(), model.buffers()))
+        if self.n_averaged:
+            self.update_average(averages, values, self.n_averaged)
+        else:
+            torch._foreach_copy_(averages, values)
+        self.n_averaged += 1
+
+
 @dataclass
 class TrainState:
     """Everything that one optimizer step hands to the next."""
@@ -28,7 +57,7 @@ class TrainState:
     model: HieraEncoder
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    ema: AveragedModel | None
+    ema: MovingAverage | None
     bad_videos: BadVideos
     epoch: int = 0  # finished epochs
     step: int = 0  # finished optimizer steps of the epoch that runs
@@ -57,7 +86,7 @@ def build_state(cfg: CfgNode, model: HieraEncoder) -> TrainState:
     """The state of a run that has not begun. The model is on its device, with the weights to start from."""
     ema = None
     if cfg.SOLVER.EMA_DECAY:
-        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.SOLVER.EMA_DECAY), use_buffers=True)
+        ema = MovingAverage(model, cfg.SOLVER.EMA_DECAY)
     return TrainState(
         model=model,
         optimizer=build_optimizer(cfg, model),

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import simplejson
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch._dynamo.utils import counters
+from waiting import NoWaiting
 
 from hiera_video.config import config_from_text
 from hiera_video.engine.checkpoint import (
@@ -15,10 +19,15 @@ from hiera_video.engine.checkpoint import (
     list_checkpoints,
     save_checkpoint,
 )
+from hiera_video.engine.evaluate import test as test_job
 from hiera_video.engine.launch import launch
+from hiera_video.engine.training import classify as classify_module
+from hiera_video.engine.training.bad_step import compute_grad_norm
 from hiera_video.engine.training.classify import train
+from hiera_video.engine.training.loop import _update_weights
 from hiera_video.engine.training.resume import start_or_resume
-from hiera_video.models.build import build_model_from_cfg
+from hiera_video.engine.training.state import build_state
+from hiera_video.models.build import build_compiled, build_model_from_cfg
 from hiera_video.models.checkpoint_file import read_checkpoint_file
 from hiera_video.models.weights import load_weights
 
@@ -269,3 +278,60 @@ def test_after_a_resume_nothing_depends_on_the_checkpoint_file(make_cfg):
     state = start_or_resume(cfg, build_model_from_cfg(cfg, crop_size=32), num_videos=24)
     assert state.epoch == 1 and state.optimizer.state
     assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.parametrize("alphas", [{"MIXUP.ALPHA": 0}, {"MIXUP.CUTMIX_ALPHA": 0}, {"MIXUP.ENABLE": False}])
+def test_a_step_never_waits_for_the_device(make_cfg, monkeypatch, alphas):
+    """From the loader's batch to the updated weights, but for the one look at what all processes report."""
+    changes = {"SOLVER.CLIP_GRAD_L2NORM": 1, "SOLVER.EMA_DECAY": 0.9, "SOLVER.FUSED": False, "AUG.RE_PROB": 1.0}
+    changes |= {"MODEL.DROP_PATH_RATE": 0.2, "MODEL.DROPOUT_RATE": 0.2, "MODEL.ACT_CHECKPOINT": True}
+    cfg = make_cfg({**changes, "MIXUP.ENABLE": True, **alphas})
+    monkeypatch.setattr(classify_module, "get_device", lambda: torch.device("meta"))
+    model, compute_loss = classify_module.build_classification(cfg)
+    state = build_state(cfg, model)
+    batch = {"video": torch.zeros(4, 1, 3, 4, 32, 32, dtype=torch.uint8), "label": torch.tensor([0, 7, 3, 1])}
+    with NoWaiting():
+        for _ in range(2):
+            loss, report = compute_loss(model, batch)
+            loss.backward()
+            assert all(value.is_meta for value in report.values())
+            _update_weights(cfg, state, compute_grad_norm(model))
+            state.optimizer.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_a_job_compiles_its_model_as_one_graph(make_cfg, monkeypatch, task):
+    """Detectors alone, whose shapes depend on boxes, may be several graphs."""
+    calls = []
+
+    def compile_model(model, **options):
+        calls.append(options)
+        return model
+
+    monkeypatch.setattr(torch, "compile", compile_model)
+    cfg = make_cfg({"MODEL.COMPILE": True})
+    cfg.defrost()
+    cfg.TASK = task
+    model = torch.nn.Linear(2, 2)
+    assert build_compiled(cfg, model) is model and calls == [{"fullgraph": task == "classify"}]
+    cfg.MODEL.COMPILE = False
+    assert build_compiled(cfg, model) is model and len(calls) == 1
+
+
+@pytest.mark.slow
+def test_a_compiled_run_trains_and_tests_like_a_plain_one(make_cfg, tmp_path, monkeypatch):
+    """Train, validate, the average of the weights, a test with a partial last batch: the same but for rounding."""
+    compile_model = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *a, **options: compile_model(*a, backend="aot_eager", **options))
+    changes = {"SOLVER.OPTIMIZING_METHOD": "sgd", "SOLVER.BASE_LR": 0.1, "SOLVER.EMA_DECAY": 0.5}
+    cfgs = [make_cfg({**changes, "OUTPUT_DIR": tmp_path / str(on), "MODEL.COMPILE": on}) for on in (False, True)]
+    torch.compiler.reset()
+    counters.clear()
+    plain, compiled = (run(cfg) for cfg in cfgs)
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    assert_same_weights(plain.weights, compiled.weights, rtol=1e-4, atol=1e-6)
+    for cfg in cfgs:
+        launch([test_job], cfg)
+    assert 1 < counters["stats"]["unique_graphs"] <= 4 and not counters["graph_break"]
+    tables = [pd.read_parquet(Path(cfg.OUTPUT_DIR) / "test_predictions.parquet") for cfg in cfgs]
+    torch.testing.assert_close(*(torch.tensor(np.stack(table["probs"])) for table in tables), rtol=1e-4, atol=1e-5)

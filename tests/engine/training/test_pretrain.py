@@ -5,15 +5,20 @@ from pathlib import Path
 import pytest
 import simplejson
 import torch
+from waiting import NoWaiting
 
 from hiera_video.data.loader import build_train_loader, build_val_loader
 from hiera_video.embeddings.probes.neighbors import classify_knn
 from hiera_video.engine.checkpoint import find_last_checkpoint
 from hiera_video.engine.launch import launch
 from hiera_video.engine.training import pretrain as pretrain_module
+from hiera_video.engine.training.bad_step import compute_grad_norm
 from hiera_video.engine.training.classify import train
+from hiera_video.engine.training.loop import _update_weights
 from hiera_video.engine.training.pretrain import pretrain
+from hiera_video.engine.training.state import build_state
 from hiera_video.models.checkpoint_file import read_checkpoint_file
+from hiera_video.models.mask_units import draw_mask
 
 MAE = {
     "TASK": "pretrain",
@@ -180,3 +185,21 @@ def test_the_probe_is_the_one_for_embeddings_with_failed_videos_wrong(make_cfg, 
     (line,) = read_metrics(cfg, "val_epoch")
     assert line["knn_top1"] == pytest.approx(100 * hits.double().mean().item()) and not hits[2]
     assert (line["num_videos"], line["num_failed"]) == (8, 1)
+
+
+@pytest.mark.parametrize("keep_ratio", [1.0, 0.5])
+def test_a_step_never_waits_for_the_device(make_cfg, monkeypatch, keep_ratio):
+    """From the loader's batch to the updated weights, but for the one look at what all processes report."""
+    changes = {"SOLVER.CLIP_GRAD_L2NORM": 1, "SOLVER.EMA_DECAY": 0.9, "SOLVER.FUSED": False}
+    cfg = make_cfg({**MAE, **changes, "MAE.DECODER_KEEP_RATIO": keep_ratio, "MODEL.DROP_PATH_RATE": 0.2})
+    monkeypatch.setattr(pretrain_module, "get_device", lambda: torch.device("meta"))
+    model, compute_loss = pretrain_module.build_pretraining(cfg)
+    state = build_state(cfg, model)
+    batch = {"video": torch.zeros(2, 2, 3, 4, 64, 64, dtype=torch.uint8)}
+    batch["mask"] = torch.stack([draw_mask(model.mask_units_grid, 0.5) for _ in range(4)]).view(2, 2, -1)
+    with NoWaiting():
+        for _ in range(2):  # the first update of the average and of the optimizer is another than the second
+            loss, _ = compute_loss(model, batch)
+            loss.backward()
+            _update_weights(cfg, state, compute_grad_norm(model))
+            state.optimizer.zero_grad(set_to_none=True)
