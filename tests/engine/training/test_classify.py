@@ -19,7 +19,7 @@ from hiera_video.engine.checkpoint import (
     list_checkpoints,
     save_checkpoint,
 )
-from hiera_video.engine.evaluate import test as test_job
+from hiera_video.engine.evaluate import test as run_test
 from hiera_video.engine.launch import launch
 from hiera_video.engine.training import classify as classify_module
 from hiera_video.engine.training.bad_step import compute_grad_norm
@@ -331,7 +331,7 @@ def test_a_compiled_run_trains_and_tests_like_a_plain_one(make_cfg, tmp_path, mo
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
     assert_same_weights(plain.weights, compiled.weights, rtol=1e-4, atol=1e-6)
     for cfg in cfgs:
-        launch([test_job], cfg)
+        launch([run_test], cfg)
     assert 1 < counters["stats"]["unique_graphs"] <= 4 and not counters["graph_break"]
     tables = [pd.read_parquet(Path(cfg.OUTPUT_DIR) / "test_predictions.parquet") for cfg in cfgs]
     torch.testing.assert_close(*(torch.tensor(np.stack(table["probs"])) for table in tables), rtol=1e-4, atol=1e-5)
