@@ -15,6 +15,7 @@ from hiera_video.models.mask_units import pool_windows
 
 # CUDA's kernels give each window of a batch a place of its own in a launch grid, whose sides end here.
 _MAX_WINDOWS = 65_535
+_MAX_PLAIN_TOKENS = 256
 
 
 class MaskUnitAttention(nn.Module):
@@ -91,9 +92,22 @@ def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         not known yet, gets one call.
     """
     if is_exporting() or q.shape[0] <= _MAX_WINDOWS:
-        return F.scaled_dot_product_attention(q, k, v)
+        return _attend_at_once(q, k, v)
     parts = zip(*(t.split(_MAX_WINDOWS) for t in (q, k, v)), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
+    return torch.cat([_attend_at_once(*part) for part in parts])
+
+
+def _attend_at_once(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention by the fused kernel: 3 x (windows, heads, N, dim) -> (windows, heads, N', dim).
+
+    On a CPU the backward pass of that kernel is slower in bfloat16 than plain products, which have instructions of
+    their own there. They keep the scores of all pairs, so they are taken for short windows alone.
+    """
+    is_bf16_training = q.is_cpu and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    if not is_bf16_training or k.shape[-2] > _MAX_PLAIN_TOKENS:
+        return F.scaled_dot_product_attention(q, k, v)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (windows, heads, N', N)
+    return scores.softmax(dim=-1).to(v.dtype) @ v
 
 
 class Mlp(nn.Module):

@@ -88,3 +88,29 @@ def test_drop_path_drops_whole_branches_of_samples():
     assert len(kinds) == 4  # attention dropped or not, MLP dropped or not
     assert tuple(x[0].flatten()[:4].round(decimals=3).tolist()) in kinds
     assert len({tuple(sample.flatten().tolist()) for sample in block.eval()(x).detach()}) == 1
+
+
+@pytest.mark.parametrize("q_window", [1, 4])
+def test_short_windows_in_bfloat16_train_by_plain_products_on_a_cpu(q_window, monkeypatch):
+    """They come as near to float32 as the fused kernel does."""
+    torch.manual_seed(0)
+    attention = MaskUnitAttention(32, 32, heads=2, q_window=q_window)
+    x = torch.randn(2, 3, 16, 32)
+
+    def run(max_plain_tokens, dtype):
+        monkeypatch.setattr(layers, "_MAX_PLAIN_TOKENS", max_plain_tokens)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            output = attention(x)
+        grads = torch.autograd.grad(output.float().square().sum(), attention.parameters())
+        return [output.float(), *grads]
+
+    exact, fused = run(256, torch.float32), run(0, torch.bfloat16)
+    with monkeypatch.context() as patched:
+        patched.delattr(torch.nn.functional, "scaled_dot_product_attention")
+        plain = run(16, torch.bfloat16)
+        with pytest.raises(AttributeError):
+            run(15, torch.bfloat16)  # longer windows go by the fused kernel
+    for one, other, reference in zip(plain, fused, exact, strict=True):
+        largest = reference.abs().max()
+        assert (one - reference).abs().max() < max(2 * (other - reference).abs().max(), 1e-3 * largest)
+        assert (one - reference).abs().max() < 0.03 * largest
