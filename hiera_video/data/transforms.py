@@ -268,7 +268,7 @@ class ShortSideJitterCrop:
 def normalize_video(
     video: torch.Tensor, *, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-    """(video / 255 - mean) / std, as one multiply-add in place in fp32, on the video's device.
+    """(video / 255 - mean) / std, multiplied and added in place in fp32, on the video's device.
 
     Args:
         video: uint8 (N, C, T, H, W).
@@ -280,6 +280,8 @@ def normalize_video(
     wanted = (1 / (255 * std_), -mean_ / std_)
     scale, shift = (x.to(video.device, torch.float32, non_blocking=True) for x in wanted)
     result = video.to(torch.float32)
+    if result.is_cpu:  # where one kernel for both is slower than two: it does not vectorize
+        return result.mul_(scale).add_(shift).to(dtype)
     return torch.addcmul(shift, result, scale, out=result).to(dtype)
 
 
