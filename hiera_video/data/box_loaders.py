@@ -11,8 +11,7 @@ from hiera_video.data.box_dataset import BoxDataset
 from hiera_video.data.box_lists import Truth, build_key_frames, build_listed_key_frames, build_truth
 from hiera_video.data.box_transforms import build_box_eval_transform, build_box_train_transform
 from hiera_video.data.key_frame_clips import KeyFrameSampler
-from hiera_video.data.loader import EpochSampler, ShardSampler, build_loader
-from hiera_video.utils.distributed import get_rank, get_world_size
+from hiera_video.data.loader import build_epoch_loader, build_eval_loader
 
 __all__ = ["Truth", "build_box_eval_loader", "build_box_train_loader", "build_key_frames", "build_truth"]
 
@@ -25,25 +24,9 @@ def build_box_train_loader(cfg: CfgNode) -> BatchLoader:
         ValueError: TRAIN.BATCH_SIZE cannot be divided among the processes, AUG.NUM_SAMPLE is not 1, or see
             `build_key_frames`.
     """
-    world_size, steps = get_world_size(), cfg.TRAIN.GRAD_ACCUM_STEPS
-    parts = world_size * steps
-    if cfg.TRAIN.BATCH_SIZE % parts:
-        raise ValueError(
-            f"TRAIN.BATCH_SIZE = {cfg.TRAIN.BATCH_SIZE} key frames must be a multiple of processes x "
-            f"TRAIN.GRAD_ACCUM_STEPS = {world_size} x {steps} = {parts}"
-        )
     if cfg.AUG.NUM_SAMPLE != 1:
         raise ValueError(f"AUG.NUM_SAMPLE is {cfg.AUG.NUM_SAMPLE}: a key frame gives one clip; set 1")
-    dataset = build_box_dataset(cfg, "train", is_training=True)
-    sampler = EpochSampler(
-        len(dataset),
-        num_samples=1,
-        batch_videos=cfg.TRAIN.BATCH_SIZE,
-        seed=cfg.RNG_SEED,
-        rank=get_rank(),
-        world_size=world_size,
-    )
-    return build_loader(cfg, dataset, sampler, batch_size=cfg.TRAIN.BATCH_SIZE // parts)
+    return build_epoch_loader(cfg, build_box_dataset(cfg, "train", is_training=True))
 
 
 def build_box_eval_loader(cfg: CfgNode, split: str, *, leave_out: Collection[int] = ()) -> BatchLoader:
@@ -53,9 +36,7 @@ def build_box_eval_loader(cfg: CfgNode, split: str, *, leave_out: Collection[int
         split: "train", "val" or "test".
         leave_out: positions in the list that are not loaded.
     """
-    dataset = build_box_dataset(cfg, split, is_training=False)
-    sampler = ShardSampler(len(dataset), rank=get_rank(), world_size=get_world_size(), leave_out=leave_out)
-    return build_loader(cfg, dataset, sampler, batch_size=max(cfg.TEST.BATCH_SIZE // get_world_size(), 1))
+    return build_eval_loader(cfg, build_box_dataset(cfg, split, is_training=False), leave_out=leave_out)
 
 
 def build_box_dataset(cfg: CfgNode, split: str, *, is_training: bool) -> BoxDataset:

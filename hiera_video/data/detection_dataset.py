@@ -12,9 +12,8 @@ from fvcore.common.config import CfgNode
 from hiera_video.data.batch_loader import BatchLoader
 from hiera_video.data.coco_lists import DetectionList, build_detection_list
 from hiera_video.data.detection_transforms import DetectionTransform, build_detection_transform, kept_size
-from hiera_video.data.loader import EpochSampler, ShardSampler, build_loader
+from hiera_video.data.loader import build_epoch_loader, build_eval_loader
 from hiera_video.data.samples import SampleDataset, collate_rest
-from hiera_video.utils.distributed import get_rank, get_world_size
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.rng import seeded
 from hiera_video.video import VideoDecodeError, VideoReader
@@ -150,27 +149,12 @@ def build_detection_train_loader(cfg: CfgNode) -> BatchLoader:
     Raises:
         ValueError: TRAIN.BATCH_SIZE cannot be divided among the processes, or no picture is left.
     """
-    world_size = get_world_size()
-    parts = world_size * cfg.TRAIN.GRAD_ACCUM_STEPS
-    if cfg.TRAIN.BATCH_SIZE % parts:
-        raise ValueError(
-            f"TRAIN.BATCH_SIZE = {cfg.TRAIN.BATCH_SIZE} pictures must be a multiple of processes x "
-            f"TRAIN.GRAD_ACCUM_STEPS = {world_size} x {cfg.TRAIN.GRAD_ACCUM_STEPS} = {parts}"
-        )
     whole = build_detection_list(cfg, "train")
     videos = whole.select_for_training()
     logger.info("%s: training takes the %d of %d pictures with things on them", whole.source, len(videos), len(whole))
     transform = build_detection_transform(cfg, size_px=cfg.DATA.TRAIN_CROP_SIZE, is_training=True)
     dataset = DetectionDataset(videos, transform=transform, is_training=True, seed=cfg.RNG_SEED)
-    sampler = EpochSampler(
-        len(dataset),
-        num_samples=1,
-        batch_videos=cfg.TRAIN.BATCH_SIZE,
-        seed=cfg.RNG_SEED,
-        rank=get_rank(),
-        world_size=world_size,
-    )
-    return build_loader(cfg, dataset, sampler, batch_size=cfg.TRAIN.BATCH_SIZE // parts)
+    return build_epoch_loader(cfg, dataset)
 
 
 def build_detection_eval_loader(
@@ -185,8 +169,7 @@ def build_detection_eval_loader(
     """
     transform = build_detection_transform(cfg, size_px=size_px)
     dataset = DetectionDataset(videos, transform=transform, is_training=False, seed=cfg.RNG_SEED)
-    sampler = ShardSampler(len(dataset), rank=get_rank(), world_size=get_world_size(), leave_out=leave_out)
-    return build_loader(cfg, dataset, sampler, batch_size=max(cfg.TEST.BATCH_SIZE // get_world_size(), 1))
+    return build_eval_loader(cfg, dataset, leave_out=leave_out)
 
 
 def _needs_encoding(segmentation: Any) -> bool:

@@ -94,38 +94,21 @@ class ShardSampler(Sampler[int]):
 
 
 def build_train_loader(cfg: CfgNode, *, make_mask: Callable[[], torch.Tensor] | None = None) -> BatchLoader:
-    """Loader of the training list; its ``sampler`` is an `EpochSampler`. A batch is one accumulation step of one rank.
+    """Loader of the training list, see `build_epoch_loader`.
 
     Args:
         make_mask: for pre-training, see `VideoDataset`; labels then do not matter.
 
     Raises:
-        ValueError: TRAIN.BATCH_SIZE cannot be divided among the processes, or DATA.MANIFEST names more broken videos
-            than DATA.MAX_BAD_VIDEOS.
+        ValueError: DATA.MANIFEST names more broken videos than DATA.MAX_BAD_VIDEOS, or see `build_epoch_loader`.
     """
-    world_size, num_samples = get_world_size(), cfg.AUG.NUM_SAMPLE
-    parts = world_size * cfg.TRAIN.GRAD_ACCUM_STEPS * num_samples
-    if cfg.TRAIN.BATCH_SIZE % parts:
-        raise ValueError(
-            f"TRAIN.BATCH_SIZE = {cfg.TRAIN.BATCH_SIZE} clips must be a multiple of processes x TRAIN.GRAD_ACCUM_STEPS "
-            f"x AUG.NUM_SAMPLE = {world_size} x {cfg.TRAIN.GRAD_ACCUM_STEPS} x {num_samples} = {parts}"
-        )
     videos = build_video_list(cfg, "train", require_labels=make_mask is None)
     manifest = build_manifest(cfg, videos.paths)
     if manifest is not None:
         videos = _leave_out_broken(videos, manifest, limit=cfg.DATA.MAX_BAD_VIDEOS)
     for finding in find_oddities(videos, num_classes=cfg.MODEL.NUM_CLASSES if make_mask is None else 0):
         logger.warning("the training list: %s", finding)
-    dataset = build_train_dataset(cfg, videos, manifest=manifest, make_mask=make_mask)
-    sampler = EpochSampler(
-        len(dataset),
-        num_samples=num_samples,
-        batch_videos=cfg.TRAIN.BATCH_SIZE // num_samples,
-        seed=cfg.RNG_SEED,
-        rank=get_rank(),
-        world_size=world_size,
-    )
-    return build_loader(cfg, dataset, sampler, batch_size=cfg.TRAIN.BATCH_SIZE // parts)
+    return build_epoch_loader(cfg, build_train_dataset(cfg, videos, manifest=manifest, make_mask=make_mask))
 
 
 def build_train_dataset(
@@ -152,7 +135,7 @@ def build_train_dataset(
 def build_val_loader(cfg: CfgNode) -> BatchLoader:
     """Loader of the validation list: one center view of each video, at the size of training."""
     dataset = _build_eval_dataset(cfg, "val", num_clips=1, num_crops=1, crop_size=cfg.DATA.TRAIN_CROP_SIZE)
-    return _build_eval_loader(cfg, dataset, num_views=1)
+    return build_eval_loader(cfg, dataset)
 
 
 def build_test_loader(cfg: CfgNode, *, leave_out: Collection[int] = ()) -> BatchLoader:
@@ -169,7 +152,7 @@ def build_test_loader(cfg: CfgNode, *, leave_out: Collection[int] = ()) -> Batch
         crop_size=cfg.DATA.TEST_CROP_SIZE,
     )
     num_views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
-    return _build_eval_loader(cfg, dataset, num_views=num_views, leave_out=leave_out)
+    return build_eval_loader(cfg, dataset, num_views=num_views, leave_out=leave_out)
 
 
 def _build_eval_dataset(cfg: CfgNode, split: str, *, num_clips: int, num_crops: int, crop_size: int) -> VideoDataset:
@@ -225,9 +208,39 @@ def get_epoch_sampler(loader: BatchLoader) -> EpochSampler:
     return cast(EpochSampler, loader.sampler)
 
 
-def _build_eval_loader(
-    cfg: CfgNode, dataset: VideoDataset, *, num_views: int, leave_out: Collection[int] = ()
+def build_epoch_loader(cfg: CfgNode, dataset: SampleDataset) -> BatchLoader:
+    """Loader of a training set; its ``sampler`` is an `EpochSampler`. A batch is one accumulation step of one rank.
+
+    Raises:
+        ValueError: TRAIN.BATCH_SIZE cannot be divided among the processes, or is more than an epoch holds.
+    """
+    world_size, num_samples = get_world_size(), dataset.num_samples
+    parts = world_size * cfg.TRAIN.GRAD_ACCUM_STEPS * num_samples
+    if cfg.TRAIN.BATCH_SIZE % parts:
+        raise ValueError(
+            f"TRAIN.BATCH_SIZE = {cfg.TRAIN.BATCH_SIZE} clips must be a multiple of processes x TRAIN.GRAD_ACCUM_STEPS "
+            f"x AUG.NUM_SAMPLE = {world_size} x {cfg.TRAIN.GRAD_ACCUM_STEPS} x {num_samples} = {parts}"
+        )
+    sampler = EpochSampler(
+        len(dataset),
+        num_samples=num_samples,
+        batch_videos=cfg.TRAIN.BATCH_SIZE // num_samples,
+        seed=cfg.RNG_SEED,
+        rank=get_rank(),
+        world_size=world_size,
+    )
+    return build_loader(cfg, dataset, sampler, batch_size=cfg.TRAIN.BATCH_SIZE // parts)
+
+
+def build_eval_loader(
+    cfg: CfgNode, dataset: SampleDataset, *, num_views: int = 1, leave_out: Collection[int] = ()
 ) -> BatchLoader:
+    """Loader of samples that come once each over all processes, TEST.BATCH_SIZE views at a time.
+
+    Args:
+        num_views: of a sample.
+        leave_out: positions in the list that are not loaded.
+    """
     sampler = ShardSampler(len(dataset), rank=get_rank(), world_size=get_world_size(), leave_out=leave_out)
     clips_per_process = max(cfg.TEST.BATCH_SIZE // get_world_size(), 1)
     return build_loader(cfg, dataset, sampler, batch_size=max(clips_per_process // num_views, 1))

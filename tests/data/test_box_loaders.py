@@ -36,7 +36,7 @@ def test_a_test_has_each_key_frame_once(folder):
 
 
 def test_batches_that_cannot_be_divided(folder):
-    with pytest.raises(ValueError, match=r"TRAIN.BATCH_SIZE = 3 key frames must be a multiple"):
+    with pytest.raises(ValueError, match=r"TRAIN.BATCH_SIZE = 3 clips must be a multiple"):
         build_box_train_loader(make_config(folder, "TRAIN.ENABLE", "False", "TRAIN.GRAD_ACCUM_STEPS", "2"))
     with pytest.raises(ValueError, match=r"3 videos.*TRAIN.BATCH_SIZE"):
         build_box_train_loader(make_config(folder, "TRAIN.BATCH_SIZE", "4"))
