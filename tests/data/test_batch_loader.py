@@ -133,20 +133,28 @@ def test_processes_that_are_killed_at_nothing_cost_nothing(folder, patient):
     for batch in loader:
         batches.append(batch)
         if len(batches) in (1, 3):
-            wait_until_idle(loader)
-            for process in multiprocessing.active_children():
-                process.kill()
+            kill_when_idle(loader)
     assert_same_but_for(batches, expected, set())
     for process in multiprocessing.active_children():
         process.kill()
     assert_same_but_for(list(loader), expected, set())  # also between two epochs
 
 
-def wait_until_idle(loader):
-    end = time.monotonic() + 20
-    while loader.dataset.board.find_busy():
+def kill_when_idle(loader):
+    """Kills the processes at a moment when none is at a video: they stand still while that is looked up."""
+    processes, end = multiprocessing.active_children(), time.monotonic() + 20
+    while True:
+        for process in processes:
+            os.kill(process.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if not loader.board.find_busy():
+            break
         assert time.monotonic() < end
+        for process in processes:
+            os.kill(process.pid, signal.SIGCONT)
         time.sleep(0.05)
+    for process in processes:
+        process.kill()
 
 
 def test_errors_of_the_data_set_are_not_taken_for_deaths(folder, patient):
