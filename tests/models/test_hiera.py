@@ -283,6 +283,20 @@ def test_the_model_is_one_graph_for_torch_compile(activation_checkpointing):
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
 
+@pytest.mark.slow
+def test_a_model_of_full_size_is_one_graph_for_torch_compile():
+    """Other widths and depths repeat the same blocks; `benchmarks/bench_model.py --compile` counts for any of them."""
+    torch.compiler.reset()
+    with torch.device("meta"):
+        model = build_model("hiera_base_16x224", drop_path_rate=0.1).train()
+        video = torch.empty(2, 3, *model.input_size)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    counters.clear()
+    for _ in range(2):
+        compiled(video).sum().backward()
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+
+
 def test_batches_of_other_sizes_share_one_more_graph():
     """The first size has a graph of its own, all others share the second, a batch of one clip has a third."""
     torch.compiler.reset()

@@ -355,6 +355,20 @@ def test_the_model_is_one_graph_for_torch_compile(kind, overrides):
 
 
 @pytest.mark.slow
+def test_a_model_of_full_size_is_one_graph_for_torch_compile():
+    torch.compiler.reset()
+    with torch.device("meta"):
+        model = build_model("mae_hiera_base_16x224", drop_path_rate=0.2).train()
+        video = torch.empty(2, 3, *model.input_size)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    counters.clear()
+    for seed in range(2):
+        torch.manual_seed(seed)
+        compiled(video, visible=draw_visible(model).to("meta"))[0].backward()
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 def test_torch_compile_gives_the_same_loss_and_gradients():
     stages = {"stages": (1, 1), "q_pool": 1, "mask_unit_attn": (True, False)}
