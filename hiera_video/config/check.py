@@ -37,6 +37,10 @@ def _check_task(cfg: CfgNode) -> None:
     if cfg.TASK == "pretrain" and cfg.AUG.RE_PROB:
         raise ValueError(f"AUG.RE_PROB = {cfg.AUG.RE_PROB}: TASK = pretrain hides mask units and erases nothing; set 0")
 
+    for key in ("CLASS_SAMPLING", "CLASS_WEIGHTING"):
+        if cfg.TRAIN[key] and cfg.TASK != "classify":
+            raise ValueError(f"TRAIN.{key} = {cfg.TRAIN[key]} goes by a video's class, which TASK = {cfg.TASK} lacks")
+
 
 def _check_data(cfg: CfgNode) -> None:
     needs_lists = cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or (cfg.EXTRACT.ENABLE and not cfg.EXTRACT.VIDEOS)

@@ -59,6 +59,17 @@ KEYS: dict[str, Key] = {
         "Arithmetic of the model: fp32, or autocast to bf16, or to fp16 with loss scaling (GPU only).",
         one_of("fp32", "bf16", "fp16"),
     ),
+    "TRAIN.CLASS_SAMPLING": Key(
+        0.0,
+        "How far classes of unequal size are evened out in what is drawn, for TASK classify. 0: every video alike; "
+        "1: every class alike; 0.5: by the square roots of their sizes. Tests are not concerned.",
+        between(0, 1),
+    ),
+    "TRAIN.CLASS_WEIGHTING": Key(
+        0.0,
+        "The same by weights in the loss, size ** -CLASS_WEIGHTING, whose mean over the videos is 1. 0: none.",
+        between(0, 1),
+    ),
     "TRAIN.EVAL_PERIOD": Key(
         1, "Epochs between two validations; the last epoch is always validated. 0: never.", at_least(0)
     ),

@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 
 from hiera_video.data.batch_loader import BatchLoader
 from hiera_video.data.build_lists import build_video_list
+from hiera_video.data.class_balance import BalancedOrder
 from hiera_video.data.clip_sampling import build_clip_sampler
 from hiera_video.data.dataset import VideoDataset
 from hiera_video.data.lists import VideoList
@@ -40,15 +41,24 @@ class EpochSampler(Sampler[tuple[int, int]]):
         num_videos: length of the list.
         num_samples: clips per decoded video.
         batch_videos: videos per optimizer step, over all ranks.
+        balance: gives the orders in place of permutations.
 
     Raises:
         ValueError: an epoch holds fewer videos than one batch.
     """
 
     def __init__(
-        self, num_videos: int, *, num_samples: int, batch_videos: int, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        num_videos: int,
+        *,
+        num_samples: int,
+        batch_videos: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        balance: BalancedOrder | None = None,
     ) -> None:
-        self.num_videos, self.num_samples, self.seed = num_videos, num_samples, seed
+        self.num_videos, self.num_samples, self.seed, self._balance = num_videos, num_samples, seed, balance
         self.rank, self.world_size = rank, world_size
         self.epoch, self._start_video, self._batch_videos = 0, 0, batch_videos
         self.steps_per_epoch = num_videos // num_samples // batch_videos
@@ -69,10 +79,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         whole_pass, part = divmod(self.epoch, self.num_samples)
-        order = np.random.default_rng(compute_seed(self.seed, whole_pass)).permutation(self.num_videos)
+        order = self._draw_order(whole_pass)
         start = part * (self.num_videos // self.num_samples)
         videos = order[start + self._start_video : start + self._epoch_videos]
         return ((self.epoch, int(index)) for index in videos[self.rank :: self.world_size])
+
+    def _draw_order(self, whole_pass: int) -> np.ndarray:
+        if self._balance is not None:
+            return self._balance.draw(whole_pass)
+        return np.random.default_rng(compute_seed(self.seed, whole_pass)).permutation(self.num_videos)
 
 
 class ShardSampler(Sampler[int]):
@@ -221,6 +236,9 @@ def build_epoch_loader(cfg: CfgNode, dataset: SampleDataset) -> BatchLoader:
             f"TRAIN.BATCH_SIZE = {cfg.TRAIN.BATCH_SIZE} clips must be a multiple of processes x TRAIN.GRAD_ACCUM_STEPS "
             f"x AUG.NUM_SAMPLE = {world_size} x {cfg.TRAIN.GRAD_ACCUM_STEPS} x {num_samples} = {parts}"
         )
+    balance = None
+    if cfg.TRAIN.CLASS_SAMPLING:
+        balance = BalancedOrder(dataset.videos.labels, strength=cfg.TRAIN.CLASS_SAMPLING, seed=cfg.RNG_SEED)
     sampler = EpochSampler(
         len(dataset),
         num_samples=num_samples,
@@ -228,6 +246,7 @@ def build_epoch_loader(cfg: CfgNode, dataset: SampleDataset) -> BatchLoader:
         seed=cfg.RNG_SEED,
         rank=get_rank(),
         world_size=world_size,
+        balance=balance,
     )
     return build_loader(cfg, dataset, sampler, batch_size=cfg.TRAIN.BATCH_SIZE // parts)
 

@@ -11,6 +11,8 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from hiera_video.data.batch_loader import BatchLoader
+from hiera_video.data.build_lists import build_video_list
+from hiera_video.data.class_balance import compute_class_weights
 from hiera_video.data.erasing import build_erasing
 from hiera_video.data.loader import build_train_loader, build_val_loader
 from hiera_video.data.mix import build_mix
@@ -46,7 +48,7 @@ def build_classification(cfg: CfgNode) -> tuple[HieraEncoder, ComputeLoss]:
     device = get_device()
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model_from_cfg(cfg, crop_size=cfg.DATA.TRAIN_CROP_SIZE).to(device)
-    erase, mix = build_erasing(cfg), build_mix(cfg)
+    erase, mix, class_weights = build_erasing(cfg), build_mix(cfg), build_class_weights(cfg)
 
     def compute_loss(forward: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
@@ -56,9 +58,19 @@ def build_classification(cfg: CfgNode) -> tuple[HieraEncoder, ComputeLoss]:
         clips, target = mix(clips, label) if mix else (clips, label)
         target = target.to(device, non_blocking=True)
         logits = forward(clips)  # (B*V, K)
-        return F.cross_entropy(logits.float(), target), compute_train_accuracy(logits.detach(), target)
+        losses = F.cross_entropy(logits.float(), target, weight=class_weights, reduction="none")  # (B*V,)
+        return losses.mean(), compute_train_accuracy(logits.detach(), target)
 
     return model, compute_loss
+
+
+def build_class_weights(cfg: CfgNode) -> torch.Tensor | None:
+    """What each class weighs in the loss by TRAIN.CLASS_WEIGHTING: float32 (K,) on the device; None where all are 1."""
+    if not cfg.TRAIN.CLASS_WEIGHTING:
+        return None
+    labels = build_video_list(cfg, "train").labels
+    weights = compute_class_weights(labels, num_classes=cfg.MODEL.NUM_CLASSES, strength=cfg.TRAIN.CLASS_WEIGHTING)
+    return torch.from_numpy(weights).float().to(get_device())
 
 
 def check_pairs(cfg: CfgNode) -> None:

@@ -12,6 +12,8 @@ from torch._dynamo.utils import counters
 from waiting import NoWaiting
 
 from hiera_video.config import config_from_text
+from hiera_video.data.build_lists import build_video_list
+from hiera_video.data.loader import build_train_loader
 from hiera_video.engine.checkpoint import (
     find_last_checkpoint,
     get_best_path,
@@ -297,6 +299,28 @@ def test_a_step_never_waits_for_the_device(make_cfg, monkeypatch, alphas):
             assert all(value.is_meta for value in report.values())
             _update_weights(cfg, state, compute_grad_norm(model))
             state.optimizer.zero_grad(set_to_none=True)
+
+
+def test_classes_of_unequal_size_are_evened_out_in_what_is_drawn_and_in_the_loss(make_cfg, tmp_path):
+    videos = build_video_list(make_cfg(), "train")
+    once = [int(np.flatnonzero(videos.labels == label)[0]) for label in range(1, 8)]
+    kept = [*np.flatnonzero(videos.labels == 0), *once]  # three videos of class 0, one of each other
+    labels = videos.labels[kept]
+    assert len(kept) == 10
+    for split in ("train", "val"):
+        lines = [f"{videos.paths[i]} {videos.labels[i]}\n" for i in kept]
+        (tmp_path / f"{split}.csv").write_text("".join(lines))
+    changes = {"TRAIN.BATCH_SIZE": 5, "DATA.PATH_TO_DATA_DIR": tmp_path}
+    loader = build_train_loader(make_cfg(changes | {"TRAIN.CLASS_SAMPLING": 1.0}))
+    assert sorted(np.bincount(labels[[index for _, index in loader.sampler]])) == [1] * 6 + [2] * 2
+
+    cfg = make_cfg(changes | {"TRAIN.CLASS_WEIGHTING": 1.0})
+    (model, compute_loss), (_, compute_plain) = (classify_module.build_classification(c) for c in (cfg, make_cfg()))
+    batch = {"video": torch.randint(256, (10, 1, 3, 4, 32, 32), dtype=torch.uint8), "label": torch.tensor(labels)}
+    model.eval()
+    single = [compute_plain(model, {k: v[i : i + 1] for k, v in batch.items()})[0].item() for i in range(10)]
+    of_classes = [np.mean(np.array(single)[labels == label]) for label in range(8)]
+    assert compute_loss(model, batch)[0].item() == pytest.approx(np.mean(of_classes), rel=1e-5)
 
 
 @pytest.mark.parametrize("task", ["classify", "detect"])
