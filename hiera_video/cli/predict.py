@@ -190,4 +190,6 @@ def format_whole(result: VideoPrediction) -> str:
     count = len(result.windows)
     skipped = f", {result.num_skipped} left out" if result.num_skipped else ""
     lines = [f"  {label}" for label in format_labels(result)]
+    if result.present is not None:
+        lines.append(f"  at their thresholds: {', '.join(result.present) or 'none'}")
     return "\n".join([f"{result.video}: mean of {count} window{'s' * (count != 1)}{skipped}", *lines])

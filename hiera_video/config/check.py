@@ -37,9 +37,30 @@ def _check_task(cfg: CfgNode) -> None:
     if cfg.TASK == "pretrain" and cfg.AUG.RE_PROB:
         raise ValueError(f"AUG.RE_PROB = {cfg.AUG.RE_PROB}: TASK = pretrain hides mask units and erases nothing; set 0")
 
+    _check_multilabel(cfg)
     for key in ("CLASS_SAMPLING", "CLASS_WEIGHTING"):
         if cfg.TRAIN[key] and cfg.TASK != "classify":
             raise ValueError(f"TRAIN.{key} = {cfg.TRAIN[key]} goes by a video's class, which TASK = {cfg.TASK} lacks")
+
+
+def _check_multilabel(cfg: CfgNode) -> None:
+    has_several = cfg.MODEL.LOSS_FUNC == "bce_logit" and cfg.TASK == "classify"
+    if cfg.DATA.FORMAT == "charades" and cfg.TASK == "classify" and not has_several:
+        raise ValueError(f"MODEL.LOSS_FUNC = {cfg.MODEL.LOSS_FUNC}: videos of Charades have several classes; bce_logit")
+    if not has_several:
+        return
+    if cfg.DATA.FORMAT not in ("kinetics", "folders", "charades"):
+        raise ValueError(
+            f"MODEL.LOSS_FUNC = bce_logit: lists of DATA.FORMAT = {cfg.DATA.FORMAT} have one class for each video; "
+            "kinetics, folders and charades may have several"
+        )
+    if cfg.MIXUP.ENABLE:
+        raise ValueError("MIXUP.ENABLE = True mixes clips of one class each; with MODEL.LOSS_FUNC bce_logit set False")
+    if cfg.TRAIN.CLASS_SAMPLING:
+        raise ValueError(
+            f"TRAIN.CLASS_SAMPLING = {cfg.TRAIN.CLASS_SAMPLING}: with MODEL.LOSS_FUNC bce_logit no class can be drawn "
+            "alone; TRAIN.CLASS_WEIGHTING evens them out"
+        )
 
 
 def _check_data(cfg: CfgNode) -> None:

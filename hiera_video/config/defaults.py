@@ -102,6 +102,11 @@ KEYS: dict[str, Key] = {
         "Crops per clip: 1 (center) or 3 along the longer side.",
         Legal("1 or 3", lambda value: value in (1, 3)),
     ),
+    "TEST.ENSEMBLE_METHOD": Key(
+        "mean",
+        "How the probabilities of a video's views become one; max is usual where a clip shows some of its classes.",
+        one_of("mean", "max"),
+    ),
     "TEST.CHECKPOINT_FILE_PATH": Key(
         "",
         "Weights to test (path or URL); empty: the newest checkpoint in OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH.",
@@ -116,7 +121,7 @@ KEYS: dict[str, Key] = {
         "<split>/<class>/*.mp4; imagenet: pictures in folders, tar archives or Parquet files; ava: AVA's files of "
         "boxes and actions, see AVA.*; boxes: train.csv, val.csv, test.csv (or .json) with boxes of your own; coco: "
         "COCO.ANNOTATIONS.",
-        one_of("kinetics", "ssv2", "ssv2_frames", "folders", "imagenet", "ava", "boxes", "coco"),
+        one_of("kinetics", "ssv2", "ssv2_frames", "folders", "charades", "imagenet", "ava", "boxes", "coco"),
     ),
     "DATA.PATH_TO_DATA_DIR": Key("", "Folder of the lists (or of the class folders).", ANY_STR),
     "DATA.PATH_PREFIX": Key("", "Folder that relative video paths are under; empty: DATA.PATH_TO_DATA_DIR.", ANY_STR),
@@ -226,6 +231,12 @@ KEYS: dict[str, Key] = {
     # ---- model
     "MODEL.MODEL_NAME": Key("hiera_base_16x224", "A video model of hiera_video.model_names().", ANY_STR),
     "MODEL.NUM_CLASSES": Key(400, "Number of classes of the head.", at_least(2)),
+    "MODEL.LOSS_FUNC": Key(
+        "cross_entropy",
+        "cross_entropy: a clip has one class; bce_logit: any number of classes, each by itself, with lines such as "
+        "'path 3,17'. For TASK classify; boxes always have several.",
+        one_of("cross_entropy", "bce_logit"),
+    ),
     "MODEL.DROPOUT_RATE": Key(0.0, "Dropout before the head.", Legal("in [0, 1)", lambda value: 0 <= value < 1)),
     "MODEL.DROP_PATH_RATE": Key(
         0.0,

@@ -21,6 +21,12 @@ from hiera_video.data.lists import (
     load_ssv2_json,
     make_list,
 )
+from hiera_video.data.multilabel_lists import (
+    has_labels_file,
+    load_charades_csv,
+    load_labeled_folder,
+    load_multilabel_csv,
+)
 from hiera_video.utils.pathmgr import is_url, pathmgr
 from hiera_video.video.image_backend import IMAGE_SUFFIXES
 
@@ -50,6 +56,8 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
         raise FileNotFoundError(f"DATA.PATH_TO_DATA_DIR = {folder}: there is no such folder")
     if data.FORMAT in ("ava", "boxes"):
         raise ValueError(f"DATA.FORMAT = {data.FORMAT} lists boxes at moments of videos, for TASK detect_actions alone")
+    if is_multilabel(cfg) and require_labels:
+        return _load_multilabel(cfg, folder, prefix, split)
     if data.FORMAT in ("ssv2", "ssv2_frames"):
         source = _find_ssv2_json(folder, "validation" if split == "val" else split)
         labels = _find_ssv2_json(folder, "labels")
@@ -68,6 +76,8 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
         videos, source = VideoList(pictures.paths, pictures.labels), pictures.source
     elif data.FORMAT == "imagenet":
         videos, source = _load_images(folder, split, names)
+    elif data.FORMAT == "charades":
+        videos, source = _load_charades(folder, prefix, split)
     else:
         source = os.path.join(folder, f"{split}.csv")
         videos = load_kinetics_csv(
@@ -78,6 +88,34 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
             require_labels=require_labels,
         )
     return videos, source
+
+
+def is_multilabel(cfg: CfgNode) -> bool:
+    """Whether videos may have several classes, or none."""
+    return cfg.TASK == "classify" and cfg.MODEL.LOSS_FUNC == "bce_logit"
+
+
+def _load_multilabel(cfg: CfgNode, folder: str, prefix: str, split: str) -> tuple[VideoList, str]:
+    """A list whose videos may have several classes, and where it came from."""
+    num_classes, names = cfg.MODEL.NUM_CLASSES, cfg.DATA.CLASS_NAMES_PATH or None
+    if cfg.DATA.FORMAT == "charades":
+        return _load_charades(folder, prefix, split)
+    if cfg.DATA.FORMAT == "folders":
+        source, train_dir = os.path.join(folder, split), os.path.join(folder, "train")
+        classes = get_class_names(names)
+        if classes is None and source != train_dir and has_labels_file(train_dir):
+            classes = load_labeled_folder(train_dir, num_classes=num_classes).class_names
+        return load_labeled_folder(source, class_names=classes, num_classes=num_classes), source
+    source = os.path.join(folder, f"{split}.csv")
+    separator = cfg.DATA.PATH_LABEL_SEPARATOR
+    options = {"separator": separator, "path_prefix": prefix, "class_names": names}
+    return load_multilabel_csv(source, num_classes=num_classes, **options), source
+
+
+def _load_charades(folder: str, prefix: str, split: str) -> tuple[VideoList, str]:
+    """Charades has two lists: the one for testing serves for validation too."""
+    source = os.path.join(folder, f"Charades_v1_{'train' if split == 'train' else 'test'}.csv")
+    return load_charades_csv(source, os.path.join(folder, "Charades_v1_classes.txt"), path_prefix=prefix), source
 
 
 def _load_images(folder: str, split: str, class_names: str | None) -> tuple[VideoList, str]:

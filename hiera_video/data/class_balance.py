@@ -80,3 +80,18 @@ def compute_class_weights(labels: np.ndarray, *, num_classes: int, strength: flo
     sizes = np.bincount(labels, minlength=num_classes)
     weights = np.maximum(sizes, 1).astype(np.float64) ** -strength
     return weights * (sizes.sum() / (sizes * weights).sum())
+
+
+def compute_positive_weights(sizes: np.ndarray, num_videos: int, *, strength: float) -> np.ndarray:
+    """What a video of a class weighs in that class's own question: (videos without / videos with it) ** ``strength``.
+
+    Args:
+        sizes: int64 (K,), videos with each class; a class without videos counts as one with one video.
+        num_videos: N.
+        strength: in [0, 1]. 1: the videos with a class weigh as much together as those without it.
+
+    Returns:
+        float64 (K,).
+    """
+    with_it = np.maximum(sizes, 1).astype(np.float64)
+    return (np.maximum(num_videos - sizes, 1) / with_it) ** strength

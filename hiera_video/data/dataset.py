@@ -30,7 +30,8 @@ class VideoDataset(SampleDataset):
     A sample is a dict:
 
     - ``video``: uint8 (V, C, T, H, W); V = ``num_samples`` x the sampler's clips x the transform's crops
-    - ``label``: int; ``index``: int, position in the list
+    - ``label``: int, or float32 (K,) of zeros and ones in a list whose videos may have several classes
+    - ``index``: int, position in the list
     - ``mask``: bool (V, U), only with ``make_mask``: which mask units of each view stay visible
     - ``bad``: list of `BadVideo`
 
@@ -77,7 +78,7 @@ class VideoDataset(SampleDataset):
 
     def load(self, epoch: int, index: int) -> dict[str, Any]:
         """The views of a video, its label, and with ``make_mask`` the masks of its views."""
-        sample = {"video": self._read_views(epoch, index), "label": int(self.videos.labels[index])}
+        sample = {"video": self._read_views(epoch, index), "label": self._get_label(index)}
         if self.make_mask is not None:
             sample["mask"] = self._draw_masks(self.make_mask, epoch, index)
         return sample
@@ -85,7 +86,11 @@ class VideoDataset(SampleDataset):
     def make_bad(self, index: int) -> dict[str, Any]:
         """A black video with its label."""
         video = torch.zeros(self.bad_view_shape or (), dtype=torch.uint8)
-        return {"video": video, "label": int(self.videos.labels[index])}
+        return {"video": video, "label": self._get_label(index)}
+
+    def _get_label(self, index: int) -> int | torch.Tensor:
+        sets = self.videos.label_sets
+        return int(self.videos.labels[index]) if sets is None else sets.make_target(index)
 
     def _draw_masks(self, make_mask: Callable[[], torch.Tensor], epoch: int, index: int) -> torch.Tensor:
         masks = []
@@ -130,12 +135,13 @@ class VideoDataset(SampleDataset):
     def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch: ``video`` uint8 (B, V, C, T, H, W), ``label`` and ``index`` int64 (B,), ``bad`` one list.
 
-        Where samples have a mask, ``mask`` is bool (B, V, U).
+        Where samples have a mask, ``mask`` is bool (B, V, U); where they may have several classes, ``label`` is
+        float32 (B, K).
         """
         batch = {
             # In a worker this stacks in shared memory, so that the batch is not copied again on its way.
             "video": default_collate([sample["video"] for sample in samples]),
-            "label": torch.tensor([sample["label"] for sample in samples]),
+            "label": default_collate([sample["label"] for sample in samples]),
             **collate_rest(samples),
         }
         if "mask" in samples[0]:

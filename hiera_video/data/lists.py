@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hiera_video.data.label_sets import LabelSets
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.pathmgr import is_url, pathmgr
 from hiera_video.video import is_series
@@ -49,16 +50,23 @@ class VideoList:
     Attributes:
         paths: str array (n,). An array, not a list: worker processes that read it touch no reference counts, so they
             go on sharing its memory.
-        labels: int64 (n,), -1 where unknown.
+        labels: int64 (n,), -1 where unknown, and everywhere in a list whose videos may have several.
         class_names: name of each label, where the source has names.
+        label_sets: the labels of each video, in such a list.
     """
 
     paths: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...] | None = None
+    label_sets: LabelSets | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def select(self, is_kept: np.ndarray) -> VideoList:
+        """The videos where the mask, bool (n,), is True."""
+        label_sets = self.label_sets.select(is_kept) if self.label_sets else None
+        return VideoList(self.paths[is_kept], self.labels[is_kept], self.class_names, label_sets)
 
 
 def load_kinetics_csv(
@@ -221,16 +229,21 @@ def check_video_list(videos: VideoList, *, num_classes: int | None, source: str)
     if len(videos) == 0:
         raise ValueError(f"{source} lists no videos")
     if num_classes is not None:
-        _check_labels(videos, num_classes=num_classes, source=source)
+        if videos.label_sets is None:
+            _check_labels(videos, num_classes=num_classes, source=source)
+        _check_class_names(videos, num_classes=num_classes, source=source)
     _check_files(videos.paths, source=source)
 
 
-def _check_labels(videos: VideoList, *, num_classes: int, source: str) -> None:
+def _check_class_names(videos: VideoList, *, num_classes: int, source: str) -> None:
     if videos.class_names and len(videos.class_names) != num_classes:
         raise ValueError(
             f"{source} has {len(videos.class_names)} classes, MODEL.NUM_CLASSES is {num_classes}: labels would not "
             "mean what the model's outputs mean"
         )
+
+
+def _check_labels(videos: VideoList, *, num_classes: int, source: str) -> None:
     labels = videos.labels
     bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(bad) == 0:
@@ -271,12 +284,13 @@ def _split_line(line: str, separator: str) -> tuple[str, int | None]:
     try:
         label = int(text)
     except ValueError:
-        return _unquote(line), None
-    path = _unquote(path.strip())
-    return (path, label) if found and path else (_unquote(line), None)
+        return unquote(line), None
+    path = unquote(path.strip())
+    return (path, label) if found and path else (unquote(line), None)
 
 
-def _unquote(text: str) -> str:
+def unquote(text: str) -> str:
+    """A text without the double quotes around it."""
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 

@@ -215,7 +215,7 @@ def _leave_out_broken(videos: VideoList, manifest: Manifest, *, limit: int) -> V
     logger.warning("left out of training: %d of %d videos (%s)", len(broken), len(videos), reasons)
     is_kept = np.ones(len(videos), dtype=bool)
     is_kept[list(broken)] = False
-    return VideoList(videos.paths[is_kept], videos.labels[is_kept], videos.class_names)
+    return videos.select(is_kept)
 
 
 def get_epoch_sampler(loader: BatchLoader) -> EpochSampler:

@@ -45,6 +45,11 @@ def get_best_path(output_dir: str | Path) -> Path:
     return Path(output_dir) / "checkpoints" / "checkpoint_best.pyth"
 
 
+def get_validation_record_path(checkpoint: str | Path) -> Path:
+    """Where it is written down what the last validation found, beside the checkpoints of a run."""
+    return Path(checkpoint).parent / "last_validation.json"
+
+
 def _read_progress(path: Path) -> tuple[int, int]:
     """(finished epochs, steps of the next one) of a checkpoint, from its name."""
     epoch, step = _PATTERN.findall(path.name)[0]

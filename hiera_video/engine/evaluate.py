@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from torch import nn
 
 from hiera_video.config import compute_digest, dump_config
 from hiera_video.data.batch_loader import BatchLoader
-from hiera_video.data.build_lists import build_video_list
+from hiera_video.data.build_lists import build_video_list, is_multilabel
 from hiera_video.data.lists import VideoList
 from hiera_video.data.loader import build_test_loader
 from hiera_video.engine.metrics import (
@@ -26,10 +27,13 @@ from hiera_video.engine.metrics import (
     compute_mean_class_interval,
     compute_topk_hits,
 )
+from hiera_video.engine.multilabel import DEFAULT_THRESHOLD, MultiLabelPredictions
 from hiera_video.engine.scored_parts import ScoredParts, describe_settings
 from hiera_video.engine.scoring import compute_per_video
-from hiera_video.engine.trained import find_weights, load_model
+from hiera_video.engine.trained import find_weights, load_model, load_thresholds
+from hiera_video.engine.views import compute_probs
 from hiera_video.models.build import build_compiled
+from hiera_video.models.checkpoint_file import read_checkpoint_file
 from hiera_video.utils.distributed import get_device, is_main_process
 from hiera_video.utils.files import write_whole
 from hiera_video.utils.logging import get_logger, log_json_stats
@@ -76,14 +80,48 @@ class Predictions:
         """int64 (K, K + 1), see `hiera_video.engine.metrics.compute_confusion`."""
         return compute_confusion(self.compute_predicted(), self.labels, self.probs.shape[1])
 
+    def count_empty_classes(self) -> int:
+        """How many classes have no video."""
+        return self.probs.shape[1] - len(self.labels.unique())
+
+    def describe(self, results: dict[str, Any]) -> str:
+        """The part of a log line that tells of `compute_accuracy`."""
+        low, high = results["top1_interval"]
+        return (
+            f"top-1 {results['top1']:.2f} % (95 % interval {low:.2f} to {high:.2f}), top-5 {results['top5']:.2f} %, "
+            f"mean over classes {results['mean_class_accuracy']:.2f} %"
+        )
+
+    def write_tables(self, videos: VideoList, output_dir: Path) -> None:
+        """``test_predictions.parquet``, a row for each video, and ``test_confusion.csv``."""
+        make_prediction_table(videos, self).to_parquet(output_dir / "test_predictions.parquet")
+        make_confusion_table(videos, self).to_csv(output_dir / "test_confusion.csv")
+
 
 def evaluate(
-    cfg: CfgNode, model: nn.Module, loader: BatchLoader, *, title: str, parts: ScoredParts | None = None
-) -> Predictions:
-    """Class probabilities of every video of the loader's list; see `compute_per_video`."""
-    probs, failed = compute_per_video(
-        cfg, model, loader, compute=lambda clips: model(clips).float().softmax(dim=1), title=title, parts=parts
-    )
+    cfg: CfgNode,
+    model: nn.Module,
+    loader: BatchLoader,
+    *,
+    title: str,
+    parts: ScoredParts | None = None,
+    thresholds: Sequence[float] = (),
+) -> Predictions | MultiLabelPredictions:
+    """Class probabilities of every video of the loader's list; see `compute_per_video`.
+
+    Args:
+        thresholds: from which probability on a video has a class, where it may have several; empty: 0.5 for all.
+    """
+    label_sets = cast(VideoList, loader.dataset.videos).label_sets
+
+    def compute(clips: torch.Tensor) -> torch.Tensor:
+        return compute_probs(model(clips).float(), is_multilabel=label_sets is not None)
+
+    options = {"title": title, "parts": parts, "ensemble": cfg.TEST.ENSEMBLE_METHOD}
+    probs, failed = compute_per_video(cfg, model, loader, compute=compute, **options)
+    if label_sets is not None:
+        chosen = np.array(thresholds or [DEFAULT_THRESHOLD] * label_sets.num_classes)
+        return MultiLabelPredictions(probs, label_sets.make_targets(), failed, chosen)
     labels = torch.from_numpy(np.array(loader.dataset.videos.labels))
     return Predictions(probs=probs, labels=labels, failed=failed)
 
@@ -110,14 +148,21 @@ def test(cfg: CfgNode) -> None:
         logger.info("the test goes on: %d of %d videos are scored already", len(scored), len(videos))
     start = time.perf_counter()
     loader = build_test_loader(cfg, leave_out=scored)
-    predictions = evaluate(cfg, build_compiled(cfg, model), loader, title="test", parts=parts)
+    thresholds = load_thresholds(read_checkpoint_file(checkpoint)) if is_multilabel(cfg) else ()
+    compiled = build_compiled(cfg, model)
+    predictions = evaluate(cfg, compiled, loader, title="test", parts=parts, thresholds=thresholds)
     if is_main_process():
         _write_results(cfg, videos, predictions, checkpoint, seconds=time.perf_counter() - start)
     parts.remove()
 
 
 def _write_results(
-    cfg: CfgNode, videos: VideoList, predictions: Predictions, checkpoint: str, *, seconds: float
+    cfg: CfgNode,
+    videos: VideoList,
+    predictions: Predictions | MultiLabelPredictions,
+    checkpoint: str,
+    *,
+    seconds: float,
 ) -> None:
     output_dir = Path(cfg.OUTPUT_DIR)
     results: dict[str, Any] = {
@@ -125,7 +170,7 @@ def _write_results(
         "num_videos": len(videos),
         "num_evaluated": len(videos) - len(predictions.failed),
         "num_failed": len(predictions.failed),
-        "num_empty_classes": predictions.probs.shape[1] - len(predictions.labels.unique()),
+        "num_empty_classes": predictions.count_empty_classes(),
         "num_repeated_paths": len(videos) - len(set(videos.paths.tolist())),
         "num_views": cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS,
         "num_ensemble_views": cfg.TEST.NUM_ENSEMBLE_VIEWS,
@@ -139,24 +184,19 @@ def _write_results(
         "failed": [{"path": str(videos.paths[i]), "reason": reason} for i, reason in predictions.failed.items()],
     }
     (output_dir / "test_config.yaml").write_text(dump_config(cfg))
-    make_prediction_table(videos, predictions).to_parquet(output_dir / "test_predictions.parquet")
-    make_confusion_table(videos, predictions).to_csv(output_dir / "test_confusion.csv")
+    predictions.write_tables(videos, output_dir)
     write_whole(output_dir / "test_results.json", (simplejson.dumps(results, indent=2) + "\n").encode())
     log_json_stats(
         {"_type": "test", **{k: v for k, v in results.items() if k not in ("failed", "versions")}},
         output_dir=output_dir,
     )
     logger.info(
-        "tested %d / %d videos x %d views in %.0f s: top-1 %.2f %% (95 %% interval %.2f to %.2f), top-5 %.2f %%, mean "
-        "over classes %.2f %%; %d undecodable count as wrong; see %s",
+        "tested %d / %d videos x %d views in %.0f s: %s; %d undecodable count as wrong; see %s",
         results["num_evaluated"],
         results["num_videos"],
         results["num_views"],
         seconds,
-        results["top1"],
-        *results["top1_interval"],
-        results["top5"],
-        results["mean_class_accuracy"],
+        predictions.describe(results),
         results["num_failed"],
         output_dir / "test_results.json",
     )

@@ -25,6 +25,8 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from hiera_video.config import compute_digest
+from hiera_video.data.build_lists import is_multilabel
+from hiera_video.engine.multilabel import DEFAULT_THRESHOLD
 from hiera_video.engine.trained import Trained
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.hiera import Hiera
@@ -271,6 +273,7 @@ def _describe(trained: Trained, result: Exported, *, output: str, precision: str
             "interpolation": data.INTERPOLATION,
         },
         "output": {"name": output, "shape": ["batch", result.output_size], "dtype": "float32"},
+        **(_describe_decision(trained) if output == "logits" else {}),
         "class_names": list(trained.class_names) if output == "logits" else [],
         "model": trained.cfg.MODEL.MODEL_NAME,
         "precision": precision,
@@ -285,3 +288,11 @@ def _describe(trained: Trained, result: Exported, *, output: str, precision: str
         },
         "versions": get_versions() | {package: metadata.version(package) for package in packages},
     }
+
+
+def _describe_decision(trained: Trained) -> dict[str, Any]:
+    """How logits become probabilities, and from which probability on a clip has a class, where it may have several."""
+    if not is_multilabel(trained.cfg):
+        return {"activation": "softmax"}
+    thresholds = trained.thresholds or [DEFAULT_THRESHOLD] * trained.cfg.MODEL.NUM_CLASSES
+    return {"activation": "sigmoid", "thresholds": list(thresholds)}

@@ -14,9 +14,11 @@ import torch
 from fvcore.common.config import CfgNode
 from tqdm import tqdm
 
+from hiera_video.data.build_lists import is_multilabel
 from hiera_video.data.clip_sampling import build_clip_sampler
+from hiera_video.engine.multilabel import DEFAULT_THRESHOLD
 from hiera_video.engine.trained import Trained, load_trained
-from hiera_video.engine.views import compute_on_views
+from hiera_video.engine.views import compute_on_views, compute_probs
 from hiera_video.models.hiera import Hiera
 from hiera_video.streams.chunk import OpenVideos
 from hiera_video.streams.clip_reader import build_clip_reader, make_views
@@ -48,9 +50,10 @@ class VideoPrediction:
         checkpoint: path or URL of the weights.
         sha256: of that file.
         classes: of the whole, likeliest first.
-        probabilities: of these classes, mean over windows.
+        probabilities: of these classes, mean over windows (the largest, where TEST.ENSEMBLE_METHOD is max).
         windows: columns start_sec, end_sec, classes, probabilities (in each row the likeliest first).
         num_skipped: windows of a live source for which there was no time.
+        present: where a video may have several classes, those of the whole that reach their thresholds; else None.
     """
 
     video: str
@@ -60,6 +63,7 @@ class VideoPrediction:
     probabilities: tuple[float, ...]
     windows: pd.DataFrame
     num_skipped: int = 0
+    present: tuple[str, ...] | None = None
 
     def to_json(self) -> str:
         """All of it as a JSON object; an unknown time is null."""
@@ -71,6 +75,7 @@ class VideoPrediction:
             "num_skipped": self.num_skipped,
             "classes": self.classes,
             "probabilities": self.probabilities,
+            **({} if self.present is None else {"present": self.present}),
             "windows": self.windows.to_dict(orient="records"),
         }
         return simplejson.dumps(content, indent=1, ignore_nan=True)
@@ -188,12 +193,12 @@ class Predictor:
         # The lower precisions of training are for GPUs; most CPUs are slower with them.
         precision = cfg.TRAIN.PRECISION if device.type == "cuda" else "fp32"
         logits = compute_on_views(cfg, model, views, device=device, precision=precision)  # (n * crops, K)
-        probs = logits.softmax(dim=1).unflatten(0, (-1, self._reader.transform.num_crops))  # (n, crops, K)
-        return probs.mean(dim=1).cpu()
+        probs = compute_probs(logits, is_multilabel=is_multilabel(cfg))
+        return probs.unflatten(0, (-1, self._reader.transform.num_crops)).mean(dim=1).cpu()  # (n, crops, K) -> (n, K)
 
 
 class Tally:
-    """The windows so far, each with its likeliest classes only, and the sum of all probabilities.
+    """The windows so far, each with its likeliest classes only, and the sum (or largest) of all probabilities.
 
     Args:
         trained: gives the class names; a class without a name gets its number.
@@ -202,13 +207,17 @@ class Tally:
 
     def __init__(self, trained: Trained, top_k: int) -> None:
         self._trained, self._top_k = trained, top_k
-        self._sum: torch.Tensor | None = None  # float64 (K,)
+        self._is_max = trained.cfg.TEST.ENSEMBLE_METHOD == "max"
+        self._whole: torch.Tensor | None = None  # float64 (K,): the sum, or the largest
         self._windows: list[WindowPrediction] = []
         self.num_skipped = 0
 
     def add(self, start_sec: float, end_sec: float, probs: torch.Tensor) -> WindowPrediction:
         """Takes the probabilities (K,) of the next window."""
-        self._sum = probs.double() if self._sum is None else self._sum + probs
+        row = probs.double()
+        if self._whole is not None:
+            row = torch.maximum(self._whole, row) if self._is_max else self._whole + row
+        self._whole = row
         self._windows.append(WindowPrediction(start_sec, end_sec, *self._find_top(probs)))
         return self._windows[-1]
 
@@ -225,7 +234,8 @@ class Tally:
 
     def summarize(self, video: str) -> VideoPrediction:
         """All windows, and the classes of the whole; no classes if there was no window."""
-        top = ((), ()) if self._sum is None else self._find_top(self._sum / len(self._windows))
+        whole = self._whole if self._whole is None or self._is_max else self._whole / len(self._windows)
+        top = ((), ()) if whole is None else self._find_top(whole)
         columns = list(WindowPrediction.__dataclass_fields__)
         return VideoPrediction(
             video,
@@ -236,13 +246,22 @@ class Tally:
                 [[getattr(window, name) for name in columns] for window in self._windows], columns=columns
             ),
             num_skipped=self.num_skipped,
+            present=self._find_present(whole),
         )
+
+    def _find_present(self, whole: torch.Tensor | None) -> tuple[str, ...] | None:
+        if whole is None or not is_multilabel(self._trained.cfg):
+            return None
+        thresholds = torch.tensor(self._trained.thresholds or [DEFAULT_THRESHOLD] * len(whole), dtype=whole.dtype)
+        return tuple(map(self._get_name, (whole >= thresholds).nonzero()[:, 0].tolist()))
+
+    def _get_name(self, label: int) -> str:
+        names = self._trained.class_names
+        return names[label] if label < len(names) else str(label)
 
     def _find_top(self, probs: torch.Tensor) -> tuple[tuple[str, ...], tuple[float, ...]]:
         top = probs.topk(min(self._top_k, len(probs)))
-        names = self._trained.class_names
-        classes = (names[k] if k < len(names) else str(k) for k in top.indices.tolist())
-        return tuple(classes), tuple(top.values.tolist())
+        return tuple(map(self._get_name, top.indices.tolist())), tuple(top.values.tolist())
 
 
 def predict(

@@ -144,5 +144,8 @@ def describe_settings(cfg: CfgNode, checkpoint: str, videos: SampleList) -> dict
     }
     settings["weights"] = f"{checkpoint}, SHA-256 {compute_tree_digest(read_checkpoint_file(checkpoint).weights)}"
     content = {"paths": [str(path) for path in videos.paths], "labels": videos.labels.tolist()}
+    label_sets = getattr(videos, "label_sets", None)  # only a list of clips has them
+    if label_sets is not None:
+        content["labels"] = [label_sets.get(i).tolist() for i in range(len(videos))]
     settings["list"] = f"{len(videos)} videos, SHA-256 of paths and labels {compute_tree_digest(content)}"
     return settings

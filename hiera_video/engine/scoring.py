@@ -76,6 +76,7 @@ def compute_per_video(
     compute: Callable[[torch.Tensor], torch.Tensor],
     title: str,
     parts: ScoredParts | None = None,
+    ensemble: str = "mean",
 ) -> tuple[torch.Tensor, dict[int, str]]:
     """Computes a vector of every view, and its mean over the views of each video of the list; see `score_samples`.
 
@@ -83,6 +84,7 @@ def compute_per_video(
         cfg: DATA.MEAN, DATA.STD and TEST.BATCH_SIZE are read too.
         loader: from `build_val_loader` or `build_test_loader`.
         compute: clips (n, C, T, H, W) -> float32 (n, D).
+        ensemble: "mean", or "max": the largest value over the views.
 
     Returns:
         float32 (N, D) in the order of the list, NaN where a video could not be decoded; and the reasons of those by
@@ -94,7 +96,8 @@ def compute_per_video(
     def compute_means(batch: dict[str, Any]) -> list[torch.Tensor]:
         clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
         views = torch.cat([compute(part) for part in clips.split(clips_per_forward)])  # (B*V, D)
-        return list(views.unflatten(0, (len(batch["index"]), -1)).mean(dim=1).cpu())  # B times (D,)
+        of_videos = views.unflatten(0, (len(batch["index"]), -1))  # (B, V, D)
+        return list((of_videos.amax(dim=1) if ensemble == "max" else of_videos.mean(dim=1)).cpu())  # B times (D,)
 
     values, failed = score_samples(cfg, model, loader, compute=compute_means, title=title, parts=parts)
     whole = next((value for value in values if value is not None), torch.empty(0))

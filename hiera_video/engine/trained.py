@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import simplejson
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
 from hiera_video.config import load_config
 from hiera_video.data.lists import load_class_names
-from hiera_video.engine.checkpoint import find_last_checkpoint
+from hiera_video.engine.checkpoint import find_last_checkpoint, get_validation_record_path
 from hiera_video.models.build import build_model_from_cfg
 from hiera_video.models.checkpoint_file import CheckpointFile, find_weights_file, read_checkpoint_file
 from hiera_video.models.encoder import HieraEncoder
@@ -37,6 +38,7 @@ class Trained:
         class_names: empty where unknown.
         checkpoint: path or URL of the weights.
         sha256: of that file.
+        thresholds: from which probability on a video has each class, where it may have several; empty where unknown.
     """
 
     cfg: CfgNode
@@ -44,6 +46,7 @@ class Trained:
     class_names: tuple[str, ...]
     checkpoint: str
     sha256: str
+    thresholds: tuple[float, ...] = ()
 
 
 def load_trained(
@@ -72,7 +75,8 @@ def load_trained(
         class_names = tuple(load_class_names(cfg.DATA.CLASS_NAMES_PATH))
     names = optional(cfg) if callable(optional) else optional
     model = load_model(cfg, file, optional=names).to(get_device())
-    return Trained(cfg, model.eval(), class_names, file.source, compute_file_sha256(file.local_path))
+    sha256, thresholds = compute_file_sha256(file.local_path), tuple(load_thresholds(file))
+    return Trained(cfg, model.eval(), class_names, file.source, sha256, thresholds)
 
 
 def read_weights(checkpoint: str, *, cfg_files: Sequence[str] = (), opts: Sequence[str] = ()) -> CheckpointFile:
@@ -114,6 +118,22 @@ def load_model(cfg: CfgNode, checkpoint: str | CheckpointFile, *, optional: Sequ
             f"missing {', '.join(report.missing)}{hint}"
         )
     return model
+
+
+def load_thresholds(file: CheckpointFile) -> list[float]:
+    """From which probability on a video has each class, as validation chose it in training; [] where it did not.
+
+    The best checkpoint holds them; of the others, only the one that was validated last has them, in a file beside it.
+    """
+    held = file.training.get("thresholds")
+    if held:
+        return list(held)
+    try:
+        record = simplejson.loads(get_validation_record_path(file.local_path).read_text())
+    except (OSError, ValueError):
+        return []
+    is_same = record.get("saved_at_ns") == file.training.get("saved_at_ns")
+    return list(record.get("thresholds", ())) if is_same else []
 
 
 def find_weights(cfg: CfgNode, given: str, *, key: str) -> str:

@@ -13,6 +13,11 @@ from hiera_video.engine.batch import autocast, to_model_input
 _PIXELS_AT_ONCE_ON_CPU = 16 * 224 * 224
 
 
+def compute_probs(logits: torch.Tensor, *, is_multilabel: bool) -> torch.Tensor:
+    """Probabilities (N, K) of logits (N, K): of one class among all, or of each class by itself."""
+    return logits.sigmoid() if is_multilabel else logits.softmax(dim=1)
+
+
 @torch.inference_mode()
 def compute_on_views(
     cfg: CfgNode,

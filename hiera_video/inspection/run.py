@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from fvcore.common.config import CfgNode
 from tqdm import tqdm
 
@@ -164,8 +165,7 @@ def find_faults(
 
 def select_good(videos: VideoList, records: Mapping[str, VideoRecord]) -> VideoList:
     """The videos of a list that nothing is wrong with."""
-    is_good = [records[path].status == OK for path in videos.paths.tolist()]
-    return VideoList(videos.paths[is_good], videos.labels[is_good])
+    return videos.select(np.array([records[path].status == OK for path in videos.paths.tolist()]))
 
 
 def forecast_cores(

@@ -11,8 +11,8 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from hiera_video.data.batch_loader import BatchLoader
-from hiera_video.data.build_lists import build_video_list
-from hiera_video.data.class_balance import compute_class_weights
+from hiera_video.data.build_lists import build_video_list, is_multilabel
+from hiera_video.data.class_balance import compute_class_weights, compute_positive_weights
 from hiera_video.data.erasing import build_erasing
 from hiera_video.data.loader import build_train_loader, build_val_loader
 from hiera_video.data.mix import build_mix
@@ -20,6 +20,7 @@ from hiera_video.engine.batch import to_model_input
 from hiera_video.engine.evaluate import evaluate
 from hiera_video.engine.meters import Stopwatch
 from hiera_video.engine.metrics import compute_topk_hits
+from hiera_video.engine.multilabel import MultiLabelPredictions
 from hiera_video.engine.training.bad_step import ComputeLoss
 from hiera_video.engine.training.loop import run_training
 from hiera_video.engine.training.state import TrainState
@@ -40,6 +41,7 @@ def train(cfg: CfgNode) -> None:
         compute_loss=compute_loss,
         validate=partial(validate, cfg, build_val_loader(cfg)) if cfg.TRAIN.EVAL_PERIOD else None,
         validation_period_epochs=cfg.TRAIN.EVAL_PERIOD,
+        best_by="map" if is_multilabel(cfg) else "top1",
     )
 
 
@@ -52,12 +54,14 @@ def build_classification(cfg: CfgNode) -> tuple[HieraEncoder, ComputeLoss]:
 
     def compute_loss(forward: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         clips = to_model_input(batch["video"], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (B*V, C, T, H, W)
-        label = batch["label"].repeat_interleave(batch["video"].shape[1])  # (B*V,)
+        label = batch["label"].repeat_interleave(batch["video"].shape[1], dim=0)  # (B*V,), or (B*V, K) of several
         clips = erase(clips) if erase else clips
         # PyTorchVideo's mixing looks at the labels' values: on the CPU that waits for nobody.
         clips, target = mix(clips, label) if mix else (clips, label)
         target = target.to(device, non_blocking=True)
         logits = forward(clips)  # (B*V, K)
+        if is_multilabel(cfg):
+            return F.binary_cross_entropy_with_logits(logits.float(), target, pos_weight=class_weights), {}
         losses = F.cross_entropy(logits.float(), target, weight=class_weights, reduction="none")  # (B*V,)
         return losses.mean(), compute_train_accuracy(logits.detach(), target)
 
@@ -65,11 +69,18 @@ def build_classification(cfg: CfgNode) -> tuple[HieraEncoder, ComputeLoss]:
 
 
 def build_class_weights(cfg: CfgNode) -> torch.Tensor | None:
-    """What each class weighs in the loss by TRAIN.CLASS_WEIGHTING: float32 (K,) on the device; None where all are 1."""
-    if not cfg.TRAIN.CLASS_WEIGHTING:
+    """What each class weighs in the loss by TRAIN.CLASS_WEIGHTING: float32 (K,) on the device; None where all are 1.
+
+    Where videos have several classes, it is what the videos of a class weigh against those without it.
+    """
+    strength = cfg.TRAIN.CLASS_WEIGHTING
+    if not strength:
         return None
-    labels = build_video_list(cfg, "train").labels
-    weights = compute_class_weights(labels, num_classes=cfg.MODEL.NUM_CLASSES, strength=cfg.TRAIN.CLASS_WEIGHTING)
+    videos = build_video_list(cfg, "train")
+    if videos.label_sets is not None:
+        weights = compute_positive_weights(videos.label_sets.count_videos(), len(videos), strength=strength)
+    else:
+        weights = compute_class_weights(videos.labels, num_classes=cfg.MODEL.NUM_CLASSES, strength=strength)
     return torch.from_numpy(weights).float().to(get_device())
 
 
@@ -94,8 +105,11 @@ def validate(cfg: CfgNode, loader: BatchLoader, state: TrainState) -> dict[str, 
     """Accuracy on the validation list, in percent, with the counts of videos."""
     watch = Stopwatch()
     predictions = evaluate(cfg, state.get_model_to_use(), loader, title="validation")
-    counts = {"num_videos": len(predictions.labels), "num_failed": len(predictions.failed)}
-    return {**predictions.compute_accuracy(), **counts, "seconds": round(watch.lap(), 2)}
+    results = {**predictions.compute_accuracy(), "num_videos": len(predictions.probs)}
+    results |= {"num_failed": len(predictions.failed), "seconds": round(watch.lap(), 2)}
+    if isinstance(predictions, MultiLabelPredictions):
+        results["thresholds"] = predictions.choose_thresholds().tolist()
+    return results
 
 
 def compute_train_accuracy(logits: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -256,6 +256,7 @@ def _run_validation(run: Run, validate: Validate, best_by: str) -> None:
         results = validate(state)
     except Interrupted:
         _stop(run)  # also after an epoch whose checkpoint was not due
+    thresholds = results.pop("thresholds", ())  # a number for each class: for the checkpoint, not for the log
     stats = {"_type": "val_epoch", "epoch": f"{state.epoch}/{cfg.SOLVER.MAX_EPOCH}", **results}
     is_best = stats.get(best_by, -1.0) > state.best_score
     if is_best:
@@ -267,8 +268,8 @@ def _run_validation(run: Run, validate: Validate, best_by: str) -> None:
     logger.info("epoch %s validated: %s", stats["epoch"], accuracies)
     if is_main_process():
         if is_best:
-            run.writer.save(get_best_path(cfg.OUTPUT_DIR), _make_content(run))
-        record_validation(cfg, state)
+            run.writer.save(get_best_path(cfg.OUTPUT_DIR), {**_make_content(run), "thresholds": list(thresholds)})
+        record_validation(cfg, state, thresholds)
 
 
 def _log_step(run: Run, stats: dict[str, Any], *, lr: float, num_steps: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,12 @@ import simplejson
 from fvcore.common.config import CfgNode
 
 from hiera_video.config import config_from_text
-from hiera_video.engine.checkpoint import compute_digest, list_checkpoints
+from hiera_video.engine.checkpoint import (
+    compute_digest,
+    get_best_path,
+    get_validation_record_path,
+    list_checkpoints,
+)
 from hiera_video.engine.training.state import TrainState, build_state, restore_state
 from hiera_video.models.checkpoint_file import CheckpointFile, read_checkpoint_file
 from hiera_video.models.encoder import HieraEncoder
@@ -22,17 +28,24 @@ from hiera_video.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
-_RECORD = "last_validation.json"
 # A run with another value of these is another run.
 _FIXED = (
-    *("TASK", "MODEL.MODEL_NAME", "MODEL.NUM_CLASSES", "HIERA.EMBED_DIM", "HIERA.NUM_HEADS", "HIERA.STAGES"),
+    *(
+        "TASK",
+        "MODEL.MODEL_NAME",
+        "MODEL.NUM_CLASSES",
+        "MODEL.LOSS_FUNC",
+        "HIERA.EMBED_DIM",
+        "HIERA.NUM_HEADS",
+        "HIERA.STAGES",
+    ),
     *("HIERA.ATTN_WINDOW_UNITS", "HIERA.GLOBAL_BLOCKS", "HIERA.POS_EMBED_WINDOW", "MAE.MULTI_SCALE", "MAE.TARGET"),
     *("MAE.DECODER_EMBED_DIM", "MAE.DECODER_DEPTH", "MAE.DECODER_NUM_HEADS"),
     *("DETECTOR.ANCHOR_SIZES", "DETECTOR.CHANNELS", "DETECTOR.HIDDEN_DIM"),
     *("DATA.NUM_FRAMES", "DATA.TRAIN_CROP_SIZE", "SOLVER.OPTIMIZING_METHOD"),
 )
 # Within an epoch these say which videos have been seen.
-_FIXED_WITHIN_EPOCH = ("TRAIN.BATCH_SIZE", "AUG.NUM_SAMPLE", "RNG_SEED")
+_FIXED_WITHIN_EPOCH = ("TRAIN.BATCH_SIZE", "AUG.NUM_SAMPLE", "RNG_SEED", "TRAIN.CLASS_SAMPLING")
 
 
 def start_or_resume(cfg: CfgNode, model: HieraEncoder, *, num_videos: int) -> TrainState:
@@ -63,10 +76,15 @@ def start_or_resume(cfg: CfgNode, model: HieraEncoder, *, num_videos: int) -> Tr
     return state
 
 
-def record_validation(cfg: CfgNode, state: TrainState) -> None:
-    """Writes down that the end of ``state.epoch`` is validated, so that a resume from its checkpoint need not do it."""
-    record = {"epoch": state.epoch, "saved_at_ns": state.saved_at_ns, "best_score": state.best_score}
-    path = Path(cfg.OUTPUT_DIR) / "checkpoints" / _RECORD
+def record_validation(cfg: CfgNode, state: TrainState, thresholds: Sequence[float] = ()) -> None:
+    """Writes down that the end of ``state.epoch`` is validated, so that a resume from its checkpoint need not do it.
+
+    Args:
+        thresholds: of each class, chosen by the validation; see `hiera_video.engine.trained.load_thresholds`.
+    """
+    record: dict[str, Any] = {"epoch": state.epoch, "saved_at_ns": state.saved_at_ns, "best_score": state.best_score}
+    record |= {"thresholds": list(thresholds)} if thresholds else {}
+    path = get_validation_record_path(get_best_path(cfg.OUTPUT_DIR))
     try:
         write_whole(path, (simplejson.dumps(record) + "\n").encode())
     except OSError as error:
@@ -80,7 +98,7 @@ def _take_validation(cfg: CfgNode, state: TrainState) -> bool:
     record: dict[str, Any] = {}
     if is_main_process():
         with contextlib.suppress(OSError, ValueError):  # without a record it is validated once more
-            record = simplejson.loads((Path(cfg.OUTPUT_DIR) / "checkpoints" / _RECORD).read_text())
+            record = simplejson.loads(get_validation_record_path(get_best_path(cfg.OUTPUT_DIR)).read_text())
     record = broadcast_tree(record)
     if (record.get("epoch"), record.get("saved_at_ns")) != (state.epoch, state.saved_at_ns):
         return False
