@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from hiera_video.cli.arguments import make_parser, report_errors
 
 if TYPE_CHECKING:
+    from hiera_video.data.lists import VideoList
     from hiera_video.embeddings.reading import Embeddings
     from hiera_video.embeddings.splits import Side
 
@@ -47,8 +48,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--train-groups", nargs="+", metavar="GROUP", help="the column's values for training videos")
     parser.add_argument("--test-groups", nargs="+", metavar="GROUP", help="the column's values for test videos")
     parser.add_argument("--metadata", help=".csv or .parquet with a column path and further columns to use here")
+    parser.add_argument(
+        "--multilabel", type=int, metavar="CLASSES", help="the lists have lines 'path 3,17', with labels below CLASSES"
+    )
     parser.add_argument("--label-column", help="column of the classes; default: label, or the labels of the lists")
-    parser.add_argument("--probes", nargs="+", choices=PROBES, default=list(PROBES), help="default: all")
+    parser.add_argument("--probes", nargs="+", choices=PROBES, help="default: all; with --multilabel knn and linear")
     parser.add_argument("--neighbors", type=int, default=20, help="of the probe knn; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--json", metavar="FILE", help="the results for programs; - prints them instead of the table")
@@ -57,13 +61,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--train-list and --test-list need each other")
     if args.train_list and (args.group_column or args.train_groups or args.test_groups):
         parser.error("give either lists or groups")
+    if args.multilabel and not args.train_list:
+        parser.error("--multilabel needs --train-list and --test-list")
     if args.neighbors < 1:
         parser.error(f"--neighbors is {args.neighbors}; it must be at least 1")
     return args
 
 
-def choose_sides(args: argparse.Namespace) -> tuple[Side, Side]:
-    """Training and test videos.
+def choose_sides(args: argparse.Namespace, codes: dict[tuple[int, ...], int]) -> tuple[Side, Side]:
+    """Training and test videos; with --multilabel their labels are numbers of sets of classes, which ``codes`` gets.
 
     Raises:
         FileNotFoundError: a folder or file is missing.
@@ -76,8 +82,8 @@ def choose_sides(args: argparse.Namespace) -> tuple[Side, Side]:
         test = load_with_metadata(args.test_folder, args.metadata)
     if args.train_list:
         sides = (
-            choose_listed(train, args.folder, args.train_list, args),
-            choose_listed(test, args.test_folder or args.folder, args.test_list, args),
+            choose_listed(train, args.folder, args.train_list, args, codes),
+            choose_listed(test, args.test_folder or args.folder, args.test_list, args, codes),
         )
     elif args.test_folder and not (args.group_column or args.train_groups or args.test_groups):
         label_column = args.label_column or "label"
@@ -88,20 +94,39 @@ def choose_sides(args: argparse.Namespace) -> tuple[Side, Side]:
     return sides
 
 
-def choose_listed(embeddings: Embeddings, folder: str, list_path: str, args: argparse.Namespace) -> Side:
-    """The videos of a list."""
+def choose_listed(
+    embeddings: Embeddings, folder: str, list_path: str, args: argparse.Namespace, codes: dict[tuple[int, ...], int]
+) -> Side:
+    """The videos of a list.
+
+    Args:
+        codes: of sets of labels, with --multilabel; gets those that are new. See `encode_label_sets`.
+    """
     from hiera_video.data.lists import load_kinetics_csv
+    from hiera_video.data.multilabel_lists import load_multilabel_csv
     from hiera_video.embeddings.splits import choose_by_list, load_failed_paths
 
-    videos = load_kinetics_csv(list_path, separator=args.separator, require_labels=args.label_column is None)
+    if args.multilabel:
+        videos = load_multilabel_csv(list_path, num_classes=args.multilabel, separator=args.separator)
+        labels = encode_label_sets(videos, codes)
+    else:
+        videos = load_kinetics_csv(list_path, separator=args.separator, require_labels=args.label_column is None)
+        labels = videos.labels.tolist()
     return choose_by_list(
         embeddings,
         videos.paths.tolist(),
-        videos.labels.tolist(),
+        labels,
         source=list_path,
         failed=load_failed_paths(folder),
         label_column=args.label_column,
     )
+
+
+def encode_label_sets(videos: VideoList, codes: dict[tuple[int, ...], int]) -> list[int]:
+    """A number for each video's set of labels: equal ones share theirs. New sets go into ``codes``."""
+    sets = videos.label_sets
+    rows = [tuple(sets.get(i).tolist()) for i in range(len(videos))] if sets else []
+    return [codes.setdefault(row, len(codes)) for row in rows]
 
 
 def choose_groups(train: Embeddings, test: Embeddings, args: argparse.Namespace) -> tuple[Side, Side]:
@@ -130,27 +155,30 @@ def make_report(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: see `choose_sides` and `hiera_video.embeddings.probes.run.run_probes`.
     """
+    from hiera_video.data.label_sets import LabelSets
     from hiera_video.embeddings.probes.labeled import group_by_video
+    from hiera_video.embeddings.probes.multilabel import PROBES as MULTILABEL_PROBES
+    from hiera_video.embeddings.probes.multilabel import run_multilabel_probes
     from hiera_video.embeddings.probes.run import run_probes
     from hiera_video.embeddings.splits import compare_settings
     from hiera_video.utils.versions import get_versions
 
-    train, test = choose_sides(args)
-    classes = sorted(train.embeddings.table["label"].unique().tolist())
+    codes: dict[tuple[int, ...], int] = {}
+    train, test = choose_sides(args, codes)
+    classes = list(codes.values()) or sorted(train.embeddings.table["label"].unique().tolist())
     videos = [group_by_video(side.embeddings, classes) for side in (train, test)]
-    probed = run_probes(
-        *videos,
-        num_classes=len(classes),
-        probes=args.probes,
-        seed=args.seed,
-        num_neighbors=args.neighbors,
-    )
+    options = {"seed": args.seed, "num_neighbors": args.neighbors}
+    if args.multilabel:
+        targets = LabelSets.from_lists(codes, num_classes=args.multilabel).make_targets()
+        probed = run_multilabel_probes(*videos, targets=targets, probes=args.probes or MULTILABEL_PROBES, **options)
+    else:
+        probed = run_probes(*videos, num_classes=len(classes), probes=args.probes or PROBES, **options)
     data = {
         name: {
             "folder": folder,
             "videos": len(group),
             "windows": len(group.windows),
-            "classes": int(side.embeddings.table["label"].nunique()),
+            "classes": args.multilabel or int(side.embeddings.table["label"].nunique()),
             "videos_of_unseen_classes": int((group.labels < 0).sum()),
             "left_out": side.left_out,
         }

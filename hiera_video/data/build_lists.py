@@ -56,7 +56,7 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
         raise FileNotFoundError(f"DATA.PATH_TO_DATA_DIR = {folder}: there is no such folder")
     if data.FORMAT in ("ava", "boxes"):
         raise ValueError(f"DATA.FORMAT = {data.FORMAT} lists boxes at moments of videos, for TASK detect_actions alone")
-    if is_multilabel(cfg) and require_labels:
+    if is_multilabel(cfg):
         return _load_multilabel(cfg, folder, prefix, split)
     if data.FORMAT in ("ssv2", "ssv2_frames"):
         source = _find_ssv2_json(folder, "validation" if split == "val" else split)

@@ -25,7 +25,8 @@ def find_oddities(videos: VideoList, *, num_classes: int = 0) -> list[str]:
         found.append(
             f"{len(equal)} names of files are those of several videos, such as {equal[0]}; the path tells them apart"
         )
-    empty = sorted(set(range(num_classes)) - set(videos.labels.tolist()))
+    present = videos.labels if videos.label_sets is None else videos.label_sets.values
+    empty = sorted(set(range(num_classes)) - set(present.tolist()))
     if empty:
         found.append(f"{len(empty)} of {num_classes} classes (MODEL.NUM_CLASSES) have no video, such as {empty[0]}")
     return found

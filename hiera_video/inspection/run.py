@@ -237,9 +237,10 @@ def make_report(
 
 
 def _describe_split(videos: VideoList, source: str, records: Mapping[str, VideoRecord]) -> dict[str, Any]:
+    labels = videos.labels if videos.label_sets is None else videos.label_sets.values
     return {
         "source": source,
         "listed": len(videos),
         "usable": sum(not records[path].is_broken for path in videos.paths.tolist()),
-        "classes": len({label for label in videos.labels.tolist() if label >= 0}),
+        "classes": len({label for label in labels.tolist() if label >= 0}),
     }

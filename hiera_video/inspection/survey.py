@@ -101,6 +101,9 @@ def find_short_videos(
 def find_label_faults(lists: Mapping[str, VideoList], *, num_classes: int) -> Iterator[Finding]:
     """Labels outside of [0, num_classes), classes without videos, and videos without labels."""
     for split, videos in lists.items():
+        if videos.label_sets is not None:  # whose labels have been looked at when they were read
+            yield from _find_absent_classes(split, videos, videos.label_sets.values, num_classes)
+            continue
         labels, has_label = videos.labels, videos.labels != UNLABELED
         if split != "train" and not has_label.any():
             yield Finding("unlabeled_list", split, (split,), "as in the official test list of Something-Something V2")
@@ -110,13 +113,17 @@ def find_label_faults(lists: Mapping[str, VideoList], *, num_classes: int) -> It
         for i in np.flatnonzero(has_label & ((labels < 0) | (labels >= num_classes))):
             reason = f"label {labels[i]}; legal are 0 to {num_classes - 1}"
             yield Finding("label_out_of_range", str(videos.paths[i]), (split,), reason)
-        absent = sorted(set(range(num_classes)) - set(labels.tolist()))
-        if absent:
-            kind = "untrained_class" if split == "train" else "unseen_class"
-            names = [_name_class(label, videos.class_names) for label in absent[:_NAMED_CLASSES]]
-            more = f" and {len(absent) - _NAMED_CLASSES} more" if len(absent) > _NAMED_CLASSES else ""
-            reason = f"{len(absent)} of {num_classes}: {', '.join(names)}{more}"
-            yield Finding(kind, split, (split,), reason)
+        yield from _find_absent_classes(split, videos, labels, num_classes)
+
+
+def _find_absent_classes(split: str, videos: VideoList, labels: np.ndarray, num_classes: int) -> Iterator[Finding]:
+    """Classes of [0, num_classes) that are not among the labels of a list."""
+    absent = sorted(set(range(num_classes)) - set(labels.tolist()))
+    if absent:
+        kind = "untrained_class" if split == "train" else "unseen_class"
+        names = [_name_class(label, videos.class_names) for label in absent[:_NAMED_CLASSES]]
+        more = f" and {len(absent) - _NAMED_CLASSES} more" if len(absent) > _NAMED_CLASSES else ""
+        yield Finding(kind, split, (split,), f"{len(absent)} of {num_classes}: {', '.join(names)}{more}")
 
 
 def find_repeats(lists: Mapping[str, VideoList], records: Mapping[str, VideoRecord]) -> Iterator[Finding]:

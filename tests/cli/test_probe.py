@@ -193,3 +193,26 @@ def test_what_is_refused(tmp_path, capsys, fail):
 
 def test_the_choices_are_those_of_the_embeddings():
     assert tool.PROBES == PROBES
+
+
+def test_several_classes_for_each_video(tmp_path, capsys):
+    """Class 3 is that of even videos; class 4 has a training video alone, class 5 none at all."""
+    videos = list_videos(30, 12)
+    folder = write_folder(tmp_path / "e", videos)
+    for split, rows in (("train", videos[:30]), ("test", videos[30:])):
+        lines = [f"{path} {label}{',3' if label != 1 else ''}" for path, label, _ in rows]
+        lines[0] += ",4" if split == "train" else ""
+        lines[1] = f"{rows[1][0]} -"
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines))
+    lists = ["--train-list", tmp_path / "train.csv", "--test-list", tmp_path / "test.csv"]
+    report = run(capsys, folder, *lists, "--multilabel", 6, probes=("knn", "linear"))
+    assert report["data"]["train"]["videos"] == 30 and report["data"]["test"]["classes"] == 6
+    for score in report["scores"]:
+        assert score["metric"] == "mAP" and score["low"] <= score["value"] <= score["high"]
+        assert score["value"] > 95, "the embeddings tell the classes apart, but for the video that has none"
+        assert score["baseline"] == pytest.approx(100 * (4 + 3 + 4 + 8) / 4 / 12)
+    assert tool.main([folder, *map(str, lists), "--multilabel", "6", "--probes", "attentive"]) == 1
+    assert "with several classes legal are knn, linear" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        tool.main([folder, "--multilabel", "6"])
+    assert "--multilabel needs --train-list and --test-list" in capsys.readouterr().err

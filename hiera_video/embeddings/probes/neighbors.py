@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
 RECALLS = (1, 5, 10)
@@ -48,6 +49,32 @@ def classify_knn(
         votes.scatter_add_(1, train_labels[rows], weights)
         predicted.append(votes.argmax(dim=1).where(weights.sum(dim=1) > 0, -1))
     return torch.cat(predicted)
+
+
+def vote(
+    train: torch.Tensor,
+    targets: torch.Tensor,
+    test: torch.Tensor,
+    *,
+    num_neighbors: int = 20,
+    temperature: float = 0.07,
+) -> np.ndarray:
+    """The weighted share of each video's nearest training videos that have each class; weights as in `classify_knn`.
+
+    Args:
+        train: float (n, D), finite.
+        targets: float64 (n, K), 1 where a video has a class.
+        test: float (m, D), finite.
+
+    Returns:
+        float64 (m, K), in [0, 1].
+    """
+    shares = []
+    for similarity in _compute_similarity(test, train):
+        values, rows = _take_nearest(similarity, num_neighbors)  # (c, k)
+        weights = ((values.double() - 1) / temperature).exp()
+        shares.append(torch.einsum("ck,ckl->cl", weights / weights.sum(dim=1, keepdim=True), targets[rows]))
+    return torch.cat(shares).numpy()
 
 
 def score_retrieval(
