@@ -44,11 +44,13 @@ def _check_task(cfg: CfgNode) -> None:
 
 
 def _check_multilabel(cfg: CfgNode) -> None:
-    has_several = cfg.MODEL.LOSS_FUNC == "bce_logit" and cfg.TASK == "classify"
+    has_several = cfg.MODEL.LOSS_FUNC == "bce_logit"
     if cfg.DATA.FORMAT == "charades" and cfg.TASK == "classify" and not has_several:
         raise ValueError(f"MODEL.LOSS_FUNC = {cfg.MODEL.LOSS_FUNC}: videos of Charades have several classes; bce_logit")
     if not has_several:
         return
+    if cfg.TASK != "classify":
+        raise ValueError(f"MODEL.LOSS_FUNC = bce_logit is for TASK classify; TASK = {cfg.TASK} takes cross_entropy")
     if cfg.DATA.FORMAT not in ("kinetics", "folders", "charades"):
         raise ValueError(
             f"MODEL.LOSS_FUNC = bce_logit: lists of DATA.FORMAT = {cfg.DATA.FORMAT} have one class for each video; "

@@ -56,8 +56,8 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
         raise FileNotFoundError(f"DATA.PATH_TO_DATA_DIR = {folder}: there is no such folder")
     if data.FORMAT in ("ava", "boxes"):
         raise ValueError(f"DATA.FORMAT = {data.FORMAT} lists boxes at moments of videos, for TASK detect_actions alone")
-    if is_multilabel(cfg):
-        return _load_multilabel(cfg, folder, prefix, split)
+    if cfg.MODEL.LOSS_FUNC == "bce_logit":
+        return build_multilabel_list(cfg, split, folder=folder, prefix=prefix)
     if data.FORMAT in ("ssv2", "ssv2_frames"):
         source = _find_ssv2_json(folder, "validation" if split == "val" else split)
         labels = _find_ssv2_json(folder, "labels")
@@ -90,13 +90,14 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
     return videos, source
 
 
-def is_multilabel(cfg: CfgNode) -> bool:
-    """Whether videos may have several classes, or none."""
-    return cfg.TASK == "classify" and cfg.MODEL.LOSS_FUNC == "bce_logit"
+def build_multilabel_list(cfg: CfgNode, split: str, *, folder: str, prefix: str) -> tuple[VideoList, str]:
+    """A list whose videos may have several classes, or none; and where it came from.
 
-
-def _load_multilabel(cfg: CfgNode, folder: str, prefix: str, split: str) -> tuple[VideoList, str]:
-    """A list whose videos may have several classes, and where it came from."""
+    Args:
+        split: which.
+        folder: of the lists.
+        prefix: of relative paths.
+    """
     num_classes, names = cfg.MODEL.NUM_CLASSES, cfg.DATA.CLASS_NAMES_PATH or None
     if cfg.DATA.FORMAT == "charades":
         return _load_charades(folder, prefix, split)

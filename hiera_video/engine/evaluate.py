@@ -17,7 +17,7 @@ from torch import nn
 
 from hiera_video.config import compute_digest, dump_config
 from hiera_video.data.batch_loader import BatchLoader
-from hiera_video.data.build_lists import build_video_list, is_multilabel
+from hiera_video.data.build_lists import build_video_list
 from hiera_video.data.lists import VideoList
 from hiera_video.data.loader import build_test_loader
 from hiera_video.engine.metrics import (
@@ -27,7 +27,7 @@ from hiera_video.engine.metrics import (
     compute_mean_class_interval,
     compute_topk_hits,
 )
-from hiera_video.engine.multilabel import DEFAULT_THRESHOLD, MultiLabelPredictions
+from hiera_video.engine.multilabel import DEFAULT_THRESHOLD, MultiLabelPredictions, is_multilabel
 from hiera_video.engine.scored_parts import ScoredParts, describe_settings
 from hiera_video.engine.scoring import compute_per_video
 from hiera_video.engine.trained import find_weights, load_model, load_thresholds

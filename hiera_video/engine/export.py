@@ -25,8 +25,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from hiera_video.config import compute_digest
-from hiera_video.data.build_lists import is_multilabel
-from hiera_video.engine.multilabel import DEFAULT_THRESHOLD
+from hiera_video.engine.multilabel import DEFAULT_THRESHOLD, is_multilabel
 from hiera_video.engine.trained import Trained
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.hiera import Hiera

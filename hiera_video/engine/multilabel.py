@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from fvcore.common.config import CfgNode
 
 from hiera_video.data.lists import VideoList
 from hiera_video.utils.files import write_whole
@@ -22,6 +23,11 @@ from hiera_video.utils.label_metrics import (
 )
 
 DEFAULT_THRESHOLD = 0.5
+
+
+def is_multilabel(cfg: CfgNode) -> bool:
+    """Whether a clip may have several classes, or none."""
+    return cfg.MODEL.LOSS_FUNC == "bce_logit"
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,8 @@ import torch
 from fvcore.common.config import CfgNode
 from tqdm import tqdm
 
-from hiera_video.data.build_lists import is_multilabel
 from hiera_video.data.clip_sampling import build_clip_sampler
-from hiera_video.engine.multilabel import DEFAULT_THRESHOLD
+from hiera_video.engine.multilabel import DEFAULT_THRESHOLD, is_multilabel
 from hiera_video.engine.trained import Trained, load_trained
 from hiera_video.engine.views import compute_on_views, compute_probs
 from hiera_video.models.hiera import Hiera

@@ -119,6 +119,7 @@ def test_every_format_from_its_config(tmp_path):
     ("changes", "message"),
     [
         ({"MIXUP.ENABLE": "True"}, "MIXUP.ENABLE = True mixes clips of one class each"),
+        ({"TASK": "pretrain", "MODEL.MODEL_NAME": "mae_hiera_tiny_16x224"}, "bce_logit is for TASK classify"),
         ({"DATA.FORMAT": "ssv2"}, "lists of DATA.FORMAT = ssv2 have one class for each video"),
         ({"TRAIN.CLASS_SAMPLING": "1.0"}, "TRAIN.CLASS_SAMPLING = 1.0.*TRAIN.CLASS_WEIGHTING"),
         ({"DATA.FORMAT": "charades", "MODEL.LOSS_FUNC": "cross_entropy"}, "videos of Charades have several classes"),

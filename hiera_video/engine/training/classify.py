@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from hiera_video.data.batch_loader import BatchLoader
-from hiera_video.data.build_lists import build_video_list, is_multilabel
+from hiera_video.data.build_lists import build_video_list
 from hiera_video.data.class_balance import compute_class_weights, compute_positive_weights
 from hiera_video.data.erasing import build_erasing
 from hiera_video.data.loader import build_train_loader, build_val_loader
@@ -20,7 +20,7 @@ from hiera_video.engine.batch import to_model_input
 from hiera_video.engine.evaluate import evaluate
 from hiera_video.engine.meters import Stopwatch
 from hiera_video.engine.metrics import compute_topk_hits
-from hiera_video.engine.multilabel import MultiLabelPredictions
+from hiera_video.engine.multilabel import MultiLabelPredictions, is_multilabel
 from hiera_video.engine.training.bad_step import ComputeLoss
 from hiera_video.engine.training.loop import run_training
 from hiera_video.engine.training.state import TrainState

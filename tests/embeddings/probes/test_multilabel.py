@@ -53,7 +53,7 @@ def test_votes_are_shares_of_a_naive_loop():
 
 
 def test_sides_without_a_common_class_are_refused():
-    train, test, targets = make_sides()
+    train, test, _ = make_sides()
     only = torch.tensor([[True, False], [False, True]])
     train = LabeledVideos(train.windows, train.counts, torch.zeros_like(train.labels))
     test = LabeledVideos(test.windows, test.counts, torch.ones_like(test.labels))
