@@ -38,6 +38,13 @@ def _check_task(cfg: CfgNode) -> None:
         raise ValueError(f"AUG.RE_PROB = {cfg.AUG.RE_PROB}: TASK = pretrain hides mask units and erases nothing; set 0")
 
     _check_multilabel(cfg)
+    if cfg.MODEL.HEAD != "mean" and cfg.TASK != "classify":
+        raise ValueError(f"MODEL.HEAD = {cfg.MODEL.HEAD} is for TASK classify; TASK = {cfg.TASK} takes mean")
+    if cfg.MODEL.FREEZE_STAGES and cfg.TASK in ("pretrain", "detect"):
+        raise ValueError(
+            f"MODEL.FREEZE_STAGES = {cfg.MODEL.FREEZE_STAGES} is for fine-tuning classifiers of clips and boxes; with "
+            f"TASK = {cfg.TASK} set 0"
+        )
     for key in ("CLASS_SAMPLING", "CLASS_WEIGHTING"):
         if cfg.TRAIN[key] and cfg.TASK != "classify":
             raise ValueError(f"TRAIN.{key} = {cfg.TRAIN[key]} goes by a video's class, which TASK = {cfg.TASK} lacks")

@@ -237,6 +237,18 @@ KEYS: dict[str, Key] = {
         "'path 3,17'. For TASK classify; boxes always have several.",
         one_of("cross_entropy", "bce_logit"),
     ),
+    "MODEL.HEAD": Key(
+        "mean",
+        "What the classifier sees. mean: the mean of all tokens, as in the released models; attentive: what learned "
+        "queries find among them, which helps where the encoder is frozen. For TASK classify.",
+        one_of("mean", "attentive"),
+    ),
+    "MODEL.FREEZE_STAGES": Key(
+        0,
+        "How many stages, with the embeddings below them, fine-tuning leaves as they are; 4: the whole encoder but its "
+        "last norm. Less memory, and less overfitting on few clips.",
+        between(0, 4),
+    ),
     "MODEL.DROPOUT_RATE": Key(0.0, "Dropout before the head.", Legal("in [0, 1)", lambda value: 0 <= value < 1)),
     "MODEL.DROP_PATH_RATE": Key(
         0.0,

@@ -11,6 +11,7 @@ from torch import nn
 
 from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.freeze import freeze_stages
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.hiera_mae import HieraMAE
 from hiera_video.models.mask_rcnn import HieraDetector
@@ -106,9 +107,10 @@ def build_model_from_cfg(cfg: CfgNode, *, crop_size: int) -> Hiera | HieraMAE | 
         **_build_encoder_arguments(cfg),
         **(_build_decoder_arguments(cfg) if name.startswith("mae_") else _build_head_arguments(cfg)),
     )
-    if cfg.TASK == "detect_actions":
-        return _make_model(HieraActionDetector, name, arguments)
-    return build_model(name, **arguments)
+    is_boxes = cfg.TASK == "detect_actions"
+    model = _make_model(HieraActionDetector, name, arguments) if is_boxes else build_model(name, **arguments)
+    freeze_stages(model, cfg.MODEL.FREEZE_STAGES)
+    return model
 
 
 def build_detector_from_cfg(cfg: CfgNode, *, crop_size: int) -> HieraDetector:
@@ -155,7 +157,8 @@ def build_compiled(cfg: CfgNode, model: nn.Module) -> nn.Module:
 
 
 def _build_head_arguments(cfg: CfgNode) -> dict[str, Any]:
-    return {"head_dropout": cfg.MODEL.DROPOUT_RATE, "head_init_scale": cfg.HIERA.HEAD_INIT_SCALE}
+    head = {"head_type": "attentive"} if cfg.MODEL.HEAD == "attentive" else {}  # a head for boxes has no type
+    return head | {"head_dropout": cfg.MODEL.DROPOUT_RATE, "head_init_scale": cfg.HIERA.HEAD_INIT_SCALE}
 
 
 def _build_decoder_arguments(cfg: CfgNode) -> dict[str, Any]:

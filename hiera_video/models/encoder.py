@@ -133,6 +133,7 @@ class HieraEncoder(nn.Module):
         for _ in stages[1:]:
             self.widths.append(int(self.widths[-1] * dim_mul))
             heads.append(int(heads[-1] * head_mul))
+        self.num_heads = heads[-1]  # of the last stage
         self.blocks = self._build_blocks(stages, heads, mask_unit_attn, drop_path_rate)
 
     def _build_blocks(

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from hiera_video.models.encoder import HieraEncoder
-from hiera_video.models.layers import Head
+from hiera_video.models.layers import AttentivePool, Head
+
+HEAD_TYPES = ("mean", "attentive")
 
 
 class Hiera(HieraEncoder):
@@ -14,6 +16,7 @@ class Hiera(HieraEncoder):
 
     Args:
         num_classes: K.
+        head_type: what the classifier sees: "mean", of all tokens; "attentive", what learned queries find among them.
         head_dropout: dropout before the classifier.
         head_init_scale: factor on the classifier's initial weights.
         **encoder: arguments of `HieraEncoder`.
@@ -27,10 +30,19 @@ class Hiera(HieraEncoder):
     """
 
     def __init__(
-        self, *, num_classes: int = 1000, head_dropout: float = 0.0, head_init_scale: float = 0.001, **encoder: Any
+        self,
+        *,
+        num_classes: int = 1000,
+        head_type: str = "mean",
+        head_dropout: float = 0.0,
+        head_init_scale: float = 0.001,
+        **encoder: Any,
     ) -> None:
         super().__init__(**encoder)
+        if head_type not in HEAD_TYPES:
+            raise ValueError(f"head_type is {head_type!r}; legal: {', '.join(HEAD_TYPES)}")
         self.norm = self.norm_layer(self.widths[-1])
+        self.pool = AttentivePool(self.widths[-1], self.num_heads) if head_type == "attentive" else None
         self.head = Head(self.widths[-1], num_classes, head_dropout)
         self.init_weights()
         with torch.no_grad():
@@ -40,6 +52,17 @@ class Hiera(HieraEncoder):
     def norm_last(self, x: Tensor) -> Tensor:
         """The norm before the head: (..., D) -> (..., D)."""
         return self.norm(x)
+
+    def no_weight_decay(self) -> set[str]:
+        """See `HieraEncoder.no_weight_decay`."""
+        return super().no_weight_decay() | ({"pool.query"} if self.pool else set())
+
+    def forward_features(self, video: Tensor) -> Tensor:
+        """What the classifier sees: (B, C, T, H, W) -> (B, D)."""
+        if self.pool is None:
+            return super().forward_features(video)
+        x, _ = self.run_blocks(video, None)
+        return self.pool(self.norm(x.flatten(1, 2)))
 
     def forward(self, video: Tensor, return_intermediates: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Classifies clips.
@@ -63,4 +86,6 @@ class Hiera(HieraEncoder):
         return self._classify(x.flatten(1, 2))  # (B, U, M, D) -> (B, N, D)
 
     def _classify(self, tokens: Tensor) -> Tensor:
+        if self.pool is not None:
+            return self.head(self.pool(self.norm(tokens)))
         return self.head(self.norm(tokens.mean(dim=1)))

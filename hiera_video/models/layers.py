@@ -199,6 +199,27 @@ class PatchEmbed(nn.Module):
         return x.movedim(1, -1)  # (B, D, T', H', W') -> (B, T', H', W', D)
 
 
+class AttentivePool(nn.Module):
+    """Learned queries look over all tokens, one for each head: (B, N, D) -> (B, D).
+
+    Follows: attentive probing as in V-JEPA (arXiv 2404.08471, section 4), with multi-head cross-attention alone.
+    Differs: with one query, the keys' projection is part of it, a vector of D values for each head, and the output
+        projection is part of the classifier. Neither changes what can be learned.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Parameter(torch.randn(num_heads, dim) / dim**0.5)
+        self.value = Linear(dim, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        weights = (tokens @ self.query.T).softmax(dim=1)  # (B, N, heads)
+        seen = weights.transpose(1, 2) @ tokens  # (B, heads, D)
+        values = self.value(seen).unflatten(-1, (self.num_heads, -1))  # (B, heads, heads, D / heads)
+        return values.diagonal(dim1=1, dim2=2).transpose(1, 2).flatten(1)  # each head keeps its own part: (B, D)
+
+
 class Head(nn.Module):
     """Dropout and the linear classifier: (B, D) -> (B, K) logits.
 
