@@ -72,8 +72,8 @@ KEYS: dict[str, Key] = {
     ),
     "TRAIN.PROFILE_STEPS": Key(
         0,
-        "How many steps, after the first few, torch's profiler records: a trace for Perfetto and a table of data, copy, "
-        "forward, backward, optimizer and communication, in OUTPUT_DIR/profile. 0: none.",
+        "Steps, after the first few, that torch's profiler records: OUTPUT_DIR/profile gets a trace for Perfetto and a "
+        "table of data, copy, forward, backward, optimizer and communication. 0: none.",
         at_least(0),
     ),
     "TRAIN.EVAL_PERIOD": Key(

@@ -1,4 +1,4 @@
-"""What a config reaches on this machine: clips a second of the model, of the data, and of both, and what limits them."""
+"""What a config reaches on this machine: clips a second of the model, of the data, and of both."""
 
 from __future__ import annotations
 
@@ -76,7 +76,12 @@ def run_bench(cfg: CfgNode, *, seconds: float, is_synthetic: bool) -> dict[str, 
     batches = _repeat_epochs(loader)
     result: dict[str, Any] = {
         "format": FORMAT,
-        "machine": {**describe_machine(), "cores": count_cores(), "num_gpus": torch.cuda.device_count()},
+        "machine": {
+            **describe_machine(),
+            "cores": count_cores(),
+            "num_gpus": torch.cuda.device_count(),
+            "load_before": round(os.getloadavg()[0], 2),
+        },
         "versions": get_versions(),
         "task": cfg.TASK,
         "seconds": seconds,
@@ -193,10 +198,13 @@ def _measure_data(run: Run, batches: Iterator[dict[str, Any]], seconds: float) -
         rates.append(part["clips_per_sec"])
         raise_if_stopped("nothing is kept of a measurement")
     order = np.random.default_rng(cfg.RNG_SEED).permutation(len(dataset))  # as `measure_clip_rate` has it
-    seen = set(order[:num_made].tolist())
+    seen: set[int] = set(order[:num_made].tolist())
+    bad: set[int] = set()
 
     def take() -> None:
-        seen.update(next(batches)["index"].tolist())
+        batch = next(batches)
+        seen.update(batch["index"].tolist())
+        bad.update(entry.position for entry in batch["bad"])
 
     logger.info("the data: %s", f"{num_workers} decoding processes" if num_workers else "this process")
     batch_clips = cfg.TRAIN.BATCH_SIZE // cfg.TRAIN.GRAD_ACCUM_STEPS
@@ -211,6 +219,7 @@ def _measure_data(run: Run, batches: Iterator[dict[str, Any]], seconds: float) -
         "cores": count_cores(),
         "num_videos": len(dataset),
         "num_videos_sampled": len(seen),
+        "num_bad": len(bad),
         "bytes_per_video": compute_mean_bytes(paths),
         "clips_per_video": dataset.num_samples,
     }
@@ -265,8 +274,8 @@ def compute_rates(seconds: Sequence[float], clips: int, *, num_together: int = 1
 
     Args:
         seconds: of each round.
-        num_together: 1: each round counts. More: the rounds are cut into up to 5 parts of at least so many, of which each
-            counts, as where several processes bring batches in bursts.
+        num_together: 1: each round counts. More: the rounds are cut into up to 5 parts of at least so many, each of
+            which counts, as where several processes bring batches in bursts.
     """
     if num_together == 1:
         return _summarize([clips / sec for sec in seconds])

@@ -35,9 +35,9 @@ class Stopwatch:
 class Goodput:
     """The share of time in which the device worked on steps, rather than waited for data, a validation or a log.
 
-    A step counts from the moment when its data are there until its weights are asked for; each step waits for the device
-    once, so a host that runs ahead is at most that far ahead. What a GPU still does of the update while the process waits
-    for late data does not count: the share is then a little too low, by the update's time, and never too high by waits.
+    A step counts from the moment when its data are there until its update is asked for. It waits for the device once,
+    for its values, so the process is ahead of a GPU by no more than the update. What a GPU still does of that while the
+    process waits for late data does not count; gaps between the GPU's kernels within a step do.
 
     Args:
         clock: seconds that only grow.

@@ -11,4 +11,4 @@ _NOTHING = contextlib.nullcontext()
 
 def named_range(name: str) -> contextlib.AbstractContextManager:
     """In this block a running profiler of torch notes the time under ``name``."""
-    return torch.profiler.record_function(name) if torch.autograd._profiler_enabled() else _NOTHING
+    return torch.profiler.record_function(name) if torch._C._autograd._profiler_enabled() else _NOTHING

@@ -219,9 +219,9 @@ def _learn(run: Run, batches: list[dict[str, Any]], meters: TrainMeters, lr: flo
     set_lr(state.optimizer, lr)
     for number, batch in enumerate(batches, 1):
         state.bad_videos.update(batch)
-        with _no_sync(run.forward, number < len(batches)), autocast(device, cfg.TRAIN.PRECISION):
-            with named_range("forward"):
-                loss, report = run.compute_loss(run.forward, batch)
+        is_last = number == len(batches)
+        with _no_sync(run.forward, not is_last), autocast(device, cfg.TRAIN.PRECISION), named_range("forward"):
+            loss, report = run.compute_loss(run.forward, batch)
         with named_range("backward"):
             state.scaler.scale(loss / len(batches)).backward()
         meters.update({"loss": loss, **report})
@@ -351,7 +351,7 @@ def _open_output(cfg: CfgNode) -> SummaryWriter | None:
 
 
 def _is_logged(cfg: CfgNode, epoch: int, step: int, num_steps: int) -> bool:
-    """Whether a step gets a log line. Of epochs shorter than LOG_PERIOD not each one's end does, but always the last."""
+    """Whether a step gets a log line; not the end of each epoch shorter than LOG_PERIOD, but always the last's."""
     is_end = (epoch + 1) % math.ceil(cfg.LOG_PERIOD / num_steps) == 0 or epoch + 1 == cfg.SOLVER.MAX_EPOCH
     return (step + 1) % cfg.LOG_PERIOD == 0 or (step + 1 == num_steps and is_end)
 

@@ -81,7 +81,7 @@ class StepProfiler:
             self._stop()
         if self.num_steps and self._num_seen < _WARM_UP_STEPS + self.num_steps:
             logger.warning(
-                "TRAIN.PROFILE_STEPS = %d: no trace, the job ended after %d steps; it needs %d before the recorded ones",
+                "TRAIN.PROFILE_STEPS = %d: no trace; the job ended after %d steps, and the first %d are not recorded",
                 self.num_steps,
                 self._num_seen,
                 _WARM_UP_STEPS,
