@@ -27,7 +27,7 @@ class MadeClips(SampleDataset):
         seed: first part of each sample's random key.
     """
 
-    collate = VideoDataset.collate
+    collate = staticmethod(VideoDataset.collate)
 
     def __init__(
         self,

@@ -58,8 +58,8 @@ def _compare_on_cpu(model: Mapping[str, Any], data: Mapping[str, Any], both: Map
     helps = "a GPU" if limit == "model" else "videos that are cheaper to decode (`hiera-video prepare`)"
     advice = (
         f"the {limit} set{'s' * (limit == 'model')} the pace: without a GPU both share {data['cores']} cores; a clip "
-        f"takes {1e3 * of_model:.1f} ms of a core to train on and {1e3 * of_data:.1f} ms to decode, and together they reach "
-        f"{both['clips_per_sec']:.1f} clips/s. {helps[0].upper()}{helps[1:]} would help"
+        f"takes {1e3 * of_model:.1f} ms of a core to train on and {1e3 * of_data:.1f} ms to decode, and together they "
+        f"reach {both['clips_per_sec']:.1f} clips/s. {helps[0].upper()}{helps[1:]} would help"
     )
     return {"limit": limit, "advice": advice}
 
