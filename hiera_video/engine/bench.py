@@ -210,7 +210,9 @@ def _measure_data(run: Run, batches: Iterator[dict[str, Any]], seconds: float) -
     batch_clips = cfg.TRAIN.BATCH_SIZE // cfg.TRAIN.GRAD_ACCUM_STEPS
     # What was prepared ahead while others were measured comes at once.
     num_prepared = num_workers * cfg.DATA_LOADER.PREFETCH_FACTOR + 1
-    batch_sec = time_rounds(take, seconds=seconds, num_warm_up=num_prepared, num_at_least=max(num_workers, _MIN_ROUNDS))
+    batch_sec = time_rounds(
+        take, seconds=seconds, num_warm_up=num_prepared, num_at_least=_MIN_ROUNDS * max(num_workers, 1)
+    )
     paths = [str(dataset.videos.paths[index]) for index in sorted(seen)]
     return {
         **_name_rates("clips_per_sec_per_core", _summarize(rates)),
@@ -222,6 +224,7 @@ def _measure_data(run: Run, batches: Iterator[dict[str, Any]], seconds: float) -
         "num_bad": len(bad),
         "bytes_per_video": compute_mean_bytes(paths),
         "clips_per_video": dataset.num_samples,
+        "steps_per_epoch": get_epoch_sampler(loader).steps_per_epoch,
     }
 
 
@@ -236,7 +239,7 @@ def _measure_both(run: Run, batches: Iterator[dict[str, Any]], seconds: float) -
         step()
         raise_if_stopped("nothing is kept of a measurement")
     run.goodput = Goodput()
-    step_sec = time_rounds(step, seconds=seconds, num_warm_up=0, num_at_least=max(together, _MIN_ROUNDS))
+    step_sec = time_rounds(step, seconds=seconds, num_warm_up=0, num_at_least=max(2 * together, _MIN_ROUNDS))
     rates = compute_rates(step_sec, cfg.TRAIN.BATCH_SIZE, num_together=together)
     return {**_name_rates("clips_per_sec", rates), "goodput": run.goodput.lap()}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 _WIDE_SPREAD = 1.25  # 90th over 10th percentile; more than this, and a number says little
 _LOST_TOGETHER = 0.8  # of what the slower one reaches alone; less is worth a word
+_FEW_STEPS = 10
 _BUSY = 0.5  # processes that were at work before, per core
 
 
@@ -94,6 +95,11 @@ def _find_notes(model: Mapping[str, Any], data: Mapping[str, Any], both: Mapping
         notes.append(
             f"all {data['num_videos']} videos were read, some of them more than once: later reads came from memory and "
             "not from the disk"
+        )
+    if data["steps_per_epoch"] < _FEW_STEPS:
+        notes.append(
+            f"an epoch has {data['steps_per_epoch']} steps, and at the end of each the decoding processes have nothing "
+            "left to do ahead, so that data are waited for when the next one begins"
         )
     slower = min(model["clips_per_sec_train"], data["clips_per_sec"])
     if model["device"] != "cpu" and both["clips_per_sec"] < _LOST_TOGETHER * slower:

@@ -7,7 +7,16 @@ from hiera_video.engine.bench_limit import find_limit
 
 def make_result(**changes):
     values = {"device": "cuda", "train": 30.0, "per_core": 3.0, "loader": 12.0, "together": 11.5, "cores": 4}
-    values |= {"workers": 4, "precision": "fp32", "is_compiled": False, "load": 0.1, "sampled": 9, "bad": 0, **changes}
+    values |= {
+        "workers": 4,
+        "precision": "fp32",
+        "is_compiled": False,
+        "load": 0.1,
+        "sampled": 9,
+        "bad": 0,
+        "steps": 20,
+        **changes,
+    }
 
     def rate(name, value):
         return {name: value, f"spread_{name}": [value * 0.95, value * 1.05]}
@@ -20,7 +29,8 @@ def make_result(**changes):
         "data": rate("clips_per_sec", values["loader"])
         | rate("clips_per_sec_per_core", values["per_core"])
         | {"cores": values["cores"], "num_workers": values["workers"]}
-        | {"num_videos": 100, "num_videos_sampled": values["sampled"], "num_bad": values["bad"]},
+        | {"num_videos": 100, "num_videos_sampled": values["sampled"], "num_bad": values["bad"]}
+        | {"steps_per_epoch": values["steps"]},
         "both": rate("clips_per_sec", values["together"]),
     }
 
@@ -66,8 +76,9 @@ def test_without_a_gpu_what_takes_more_of_the_cores_sets_the_pace():
 
 def test_notes_say_what_weakens_the_numbers():
     assert find_limit(make_result())["notes"] == []
-    notes = " ".join(find_limit(make_result(load=3.0, sampled=100, bad=2, together=5.0))["notes"])
+    notes = " ".join(find_limit(make_result(load=3.0, sampled=100, bad=2, together=5.0, steps=3))["notes"])
     assert "3.0 processes were at work on 4 cores" in notes and "all 100 videos were read" in notes
+    assert "an epoch has 3 steps, and at the end of each" in notes
     assert "2 videos could not be decoded" in notes and "together they reach 5.0 clips/s" in notes
     result = make_result()
     result["both"]["spread_clips_per_sec"] = [5.0, 20.0]
