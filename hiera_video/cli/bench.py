@@ -100,4 +100,9 @@ def format_result(result: Mapping[str, Any]) -> str:
 
 def _make_row(title: str, part: Mapping[str, Any], name: str, meaning: str) -> tuple[str, str, str, str]:
     low, high = part[f"spread_{name}"]
-    return title, f"{part[name]:.1f}", f"{low:.1f} to {high:.1f}", meaning
+    return title, format_rate(part[name]), f"{format_rate(low)} to {format_rate(high)}", meaning
+
+
+def format_rate(rate: float) -> str:
+    """Clips a second with as many digits as say something, also where a clip takes seconds."""
+    return f"{rate:.1f}" if rate >= 10 else f"{rate:.3g}"

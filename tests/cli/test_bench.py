@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import simplejson
 
-from hiera_video.cli.bench import main
+from hiera_video.cli.bench import format_rate, main
 
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAIN = {
@@ -61,12 +61,16 @@ def test_it_measures_model_data_and_both(run_bench, options):
     ):
         low, high = part[f"spread_{name}"]
         assert 0 < low <= part[name] <= high
-        assert f"{part[name]:.1f}" in text
+        assert format_rate(part[name]) in text
     assert 0 < both["goodput"] <= 1 and model["peak_memory_bytes"] > 2**20
     assert result["limit"] in ("model", "data") and result["advice"] in text
     assert result["opts"][:2] == ["OUTPUT_DIR", options["OUTPUT_DIR"]]
     written = {path.name for path in Path(options["OUTPUT_DIR"]).rglob("*")}
     assert written == {".lock", "stdout.log"}, "nothing was trained"
+
+
+def test_slow_models_have_digits_too():
+    assert [format_rate(rate) for rate in (0.123456, 9.876, 12.34, 1234.5)] == ["0.123", "9.88", "12.3", "1234.5"]
 
 
 def test_the_fields_are_those_of_the_page(run_bench):
