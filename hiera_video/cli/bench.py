@@ -21,6 +21,9 @@ from hiera_video.cli.arguments import make_parser, parse_with_config, report_err
 # Training alone is measured, whatever else a config asks for.
 ONE_JOB = ("TRAIN.ENABLE", "True", "TEST.ENABLE", "False", "EXTRACT.ENABLE", "False")
 
+# Made clips have no folder, and classes of no size that would have to be evened out.
+NO_DATA = ("DATA.PATH_TO_DATA_DIR", "made clips", "TRAIN.CLASS_SAMPLING", "0.0", "TRAIN.CLASS_WEIGHTING", "0.0")
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of this command."""
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hiera_video.engine.launch import launch
     from hiera_video.utils.files import write_whole
 
-    no_data = ("DATA.PATH_TO_DATA_DIR", "made clips") if args.synthetic else ()
+    no_data = NO_DATA if args.synthetic else ()
     num_gpus = ("NUM_GPUS", str(min(torch.cuda.device_count(), 1)))
     cfg = load_config(args.cfg_files, [*args.opts, *ONE_JOB, *no_data, *num_gpus])
     path = Path(args.output or Path(cfg.OUTPUT_DIR) / "bench.json")

@@ -81,7 +81,11 @@ def test_the_fields_are_those_of_the_page(run_bench):
     assert flat - {"model"} == set(find_documented_fields())
 
 
-@pytest.mark.parametrize("changes", [{}, PRETRAIN], ids=["classify", "pretrain"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"TRAIN.CLASS_WEIGHTING": 0.5}, {"MODEL.LOSS_FUNC": "bce_logit"}, PRETRAIN],
+    ids=["classify", "several classes", "pretrain"],
+)
 def test_made_clips_measure_the_model_alone(run_bench, changes):
     text, result = run_bench({**changes, "DATA.PATH_TO_DATA_DIR": "/no/such/folder"}, "--synthetic")
     assert result["data"] is None and result["both"] is None and result["limit"] is None
