@@ -38,7 +38,16 @@ BLOWS = {
     "SIGINT": signal.SIGINT,
     "SIGUSR1": signal.SIGUSR1,
 }
-TIMES = {"clips_per_sec", "step_time_sec", "data_time_sec", "peak_memory_gb", "eta", "seconds", "test_seconds"}
+TIMES = {
+    "goodput",
+    "clips_per_sec",
+    "step_time_sec",
+    "data_time_sec",
+    "peak_memory_gb",
+    "eta",
+    "seconds",
+    "test_seconds",
+}
 LIMIT_SEC = 180  # a job that takes longer hangs
 SETTINGS = {
     "DATA.NUM_FRAMES": 4,

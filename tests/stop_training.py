@@ -22,7 +22,7 @@ class Planted(Exception):
 
 def plant(what, epoch, step, rank):
     state_now = {}
-    take_step, compute_validation, make_content = loop._take_step, classify.validate, loop.make_content
+    take_step, compute_validation, make_content = loop.take_step, classify.validate, loop.make_content
 
     def is_here(state):
         return (state.epoch, state.step) == (epoch, step) and get_rank() == rank
@@ -53,7 +53,7 @@ def plant(what, epoch, step, rank):
 
     time_data = loop.TrainMeters.time_data
     loop.TrainMeters.time_data = damaged_data
-    loop._take_step, classify.validate, loop.make_content = damaged_step, damaged_validation, damaged_content
+    loop.take_step, classify.validate, loop.make_content = damaged_step, damaged_validation, damaged_content
 
 
 WORDS = sys.argv[1:]

@@ -70,6 +70,12 @@ KEYS: dict[str, Key] = {
         "The same by weights in the loss, size ** -CLASS_WEIGHTING, whose mean over the videos is 1. 0: none.",
         between(0, 1),
     ),
+    "TRAIN.PROFILE_STEPS": Key(
+        0,
+        "Steps, after the first few, that torch's profiler records: OUTPUT_DIR/profile gets a trace for Perfetto and a "
+        "table of data, copy, forward, backward, optimizer and communication. 0: none.",
+        at_least(0),
+    ),
     "TRAIN.EVAL_PERIOD": Key(
         1, "Epochs between two validations; the last epoch is always validated. 0: never.", at_least(0)
     ),

@@ -10,6 +10,7 @@ import torch
 
 from hiera_video.data.transforms import normalize_video
 from hiera_video.utils.logging import get_logger
+from hiera_video.utils.ranges import named_range
 
 logger = get_logger(__name__)
 
@@ -23,8 +24,9 @@ def to_model_input(
 
     The copy carries bytes, a quarter of what floats would be; normalization happens on the device.
     """
-    clips = video.to(device, non_blocking=True).flatten(0, 1)  # (B*V, C, T, H, W)
-    return normalize_video(clips, mean=mean, std=std)
+    with named_range("copy"):
+        clips = video.to(device, non_blocking=True).flatten(0, 1)  # (B*V, C, T, H, W)
+        return normalize_video(clips, mean=mean, std=std)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

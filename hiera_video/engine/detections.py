@@ -16,14 +16,16 @@ from hiera_video.data.detection_dataset import import_mask_api
 from hiera_video.data.detection_transforms import Placement, map_boxes_back
 from hiera_video.data.transforms import normalize_video
 from hiera_video.models.mask_rcnn import HieraDetector
+from hiera_video.utils.ranges import named_range
 
 _MASK_THRESHOLD = 0.5
 
 
 def to_detector_input(cfg: CfgNode, pictures: Tensor, *, device: torch.device) -> Tensor:
     """uint8 (B, 3, S, S) on the CPU -> normalized float32 (B, 3, S, S) on the device."""
-    clips = pictures.to(device, non_blocking=True)[:, :, None]  # (B, 3, 1, S, S)
-    return normalize_video(clips, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)[:, :, 0]
+    with named_range("copy"):
+        clips = pictures.to(device, non_blocking=True)[:, :, None]  # (B, 3, 1, S, S)
+        return normalize_video(clips, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)[:, :, 0]
 
 
 def compute_detections(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import resource
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -29,6 +30,35 @@ class Stopwatch:
     def peek(self) -> float:
         """Seconds as `lap` gives them, without beginning a new lap."""
         return time.perf_counter() - self._last
+
+
+class Goodput:
+    """The share of time in which the device worked on steps, rather than waited for data, a validation or a log.
+
+    A step counts from the moment when its data are there until its update is asked for. It waits for the device once,
+    for its values, so the process is ahead of a GPU by no more than the update. What a GPU still does of that while the
+    process waits for late data does not count; gaps between the GPU's kernels within a step do.
+
+    Args:
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock, self._began, self._worked_sec = clock, clock(), 0.0
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """The device works in this block."""
+        start = self._clock()
+        yield
+        self._worked_sec += self._clock() - start
+
+    def lap(self) -> float:
+        """The share since construction or the last lap, in [0, 1]."""
+        now = self._clock()
+        share = self._worked_sec / max(now - self._began, 1e-9)
+        self._began, self._worked_sec = now, 0.0
+        return round(share, 4)
 
 
 class TrainMeters:

@@ -210,8 +210,14 @@ def compare_with_known(
     return rows
 
 
-def measure_clip_rate(dataset: SampleDataset, *, seconds: float, seed: int = 0) -> dict[str, float]:
-    """How fast one core makes a data set's samples: in this process, with one thread, in random order.
+def measure_clip_rate(dataset: SampleDataset, *, seconds: float, seed: int = 0, start: int = 0) -> dict[str, float]:
+    """How fast one core makes a training set's samples: in this process, with one thread, in random order.
+
+    Args:
+        dataset: of any kind.
+        seconds: how long to measure; at least one sample is made.
+        seed: of the order.
+        start: where in this order to begin; after its end it begins anew.
 
     Returns:
         ``clips``, ``seconds`` that they took, ``clips_per_sec``, and ``cpu_share`` of that time (the rest is waiting).
@@ -219,11 +225,13 @@ def measure_clip_rate(dataset: SampleDataset, *, seconds: float, seed: int = 0) 
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     order = np.random.default_rng(seed).permutation(len(dataset)).tolist()
-    dataset[0, order[0]]  # the first sample also pays for what happens only once
-    clips, count, start, cpu_start = 0, 0, time.perf_counter(), time.process_time()
-    while (elapsed := time.perf_counter() - start) < seconds or not clips:
-        epoch, place = divmod(count, len(order))
-        clips, count = clips + len(dataset[epoch, order[place]]["video"]), count + 1
+    dataset[0, order[start % len(order)]]  # the first sample also pays for what happens only once
+    count, began, cpu_start = 0, time.perf_counter(), time.process_time()
+    while (elapsed := time.perf_counter() - began) < seconds or not count:
+        epoch, place = divmod(start + count, len(order))
+        dataset[epoch, order[place]]
+        count += 1
+    clips = count * dataset.num_samples
     cpu_share = (time.process_time() - cpu_start) / elapsed
     torch.set_num_threads(num_threads)
     return {"clips": clips, "seconds": elapsed, "clips_per_sec": clips / elapsed, "cpu_share": cpu_share}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,9 +25,10 @@ from hiera_video.data.batch_loader import BatchLoader
 from hiera_video.data.loader import get_epoch_sampler
 from hiera_video.engine.batch import autocast
 from hiera_video.engine.checkpoint import CheckpointWriter, get_best_path, get_checkpoint_path
-from hiera_video.engine.meters import Stopwatch, TrainMeters, format_duration
+from hiera_video.engine.meters import Goodput, Stopwatch, TrainMeters, format_duration
 from hiera_video.engine.training.bad_step import ComputeLoss, compute_grad_norm, leave_out_step
 from hiera_video.engine.training.health import Heartbeat, check_loss, explain_out_of_memory
+from hiera_video.engine.training.profile import StepProfiler
 from hiera_video.engine.training.resume import record_validation, start_or_resume
 from hiera_video.engine.training.state import TrainState, check_weights_finite, make_content
 from hiera_video.models.build import build_compiled
@@ -44,6 +45,7 @@ from hiera_video.utils.distributed import (
 )
 from hiera_video.utils.interrupt import Interrupted, get_stop_reason
 from hiera_video.utils.logging import get_logger, log_json_stats
+from hiera_video.utils.ranges import named_range
 from hiera_video.utils.rng import seed_everything
 
 logger = get_logger(__name__)
@@ -63,6 +65,8 @@ class Run:
         compute_lr: epoch -> learning rate.
         events: of TensorBoard; None on ranks above 0 and where it is off.
         since_saved: time since the last checkpoint.
+        profiler: records some steps, or none.
+        goodput: since the last log line.
     """
 
     cfg: CfgNode
@@ -75,6 +79,8 @@ class Run:
     heartbeat: Heartbeat
     events: SummaryWriter | None = None
     since_saved: Stopwatch = field(default_factory=Stopwatch)
+    profiler: StepProfiler = field(default_factory=StepProfiler)
+    goodput: Goodput = field(default_factory=Goodput)
 
 
 def run_training(
@@ -106,7 +112,10 @@ def run_training(
     """
     state = start_or_resume(cfg, model, num_videos=len(loader.dataset))
     keep_last, stop_on_failure = cfg.TRAIN.CHECKPOINT_KEEP_LAST, cfg.TRAIN.STOP_WHEN_DISK_FULL
-    with CheckpointWriter(cfg.OUTPUT_DIR, keep_last=keep_last, stop_on_failure=stop_on_failure) as writer:
+    with (
+        CheckpointWriter(cfg.OUTPUT_DIR, keep_last=keep_last, stop_on_failure=stop_on_failure) as writer,
+        StepProfiler(Path(cfg.OUTPUT_DIR) / "profile", num_steps=cfg.TRAIN.PROFILE_STEPS) as profiler,
+    ):
         run = Run(
             cfg=cfg,
             state=state,
@@ -117,6 +126,7 @@ def run_training(
             writer=writer,
             heartbeat=Heartbeat(cfg.OUTPUT_DIR),
             events=_open_output(cfg),
+            profiler=profiler,
         )
 
         def validate_if_due() -> None:
@@ -180,43 +190,56 @@ def train_epoch(run: Run) -> None:
     with bar, explain_out_of_memory(cfg):
         while state.step < num_steps:
             step, lr = state.step, run.compute_lr(state.epoch + state.step / num_steps)
-            values = _take_step(run, [meters.time_data(batches) for _ in range(cfg.TRAIN.GRAD_ACCUM_STEPS)], meters, lr)
-            bar.update()
-            if (step + 1) % cfg.LOG_PERIOD == 0 or (step + 1 == num_steps and _is_logged(cfg, state.epoch, num_steps)):
-                stats = meters.compute()
-                bar.set_postfix_str(f"loss {stats['loss']:.4f}, {stats['clips_per_sec']:.1f} clips/s")
-                _log_step(run, stats, lr=lr, num_steps=num_steps)
-            run.heartbeat.beat("training", state)
+            with run.profiler.step():
+                values = take_step(run, batches, meters, lr)
+                bar.update()
+                if _is_logged(cfg, state.epoch, step, num_steps):
+                    stats = meters.compute()
+                    bar.set_postfix_str(f"loss {stats['loss']:.4f}, {stats['clips_per_sec']:.1f} clips/s")
+                    _log_step(run, stats, lr=lr, num_steps=num_steps)
+                run.heartbeat.beat("training", state)
             if values["wants_stop"]:
                 _stop(run)
             if values["wants_checkpoint"] and step + 1 < num_steps:
                 save(run)
 
 
-def _take_step(run: Run, batches: list[dict[str, Any]], meters: TrainMeters, lr: float) -> dict[str, float]:
-    """One optimizer step; gives the means over the processes of what a step reports."""
+def take_step(run: Run, batches: Iterator[dict[str, Any]], meters: TrainMeters, lr: float) -> dict[str, float]:
+    """One optimizer step on the next batches; gives the means over the processes of what a step reports."""
+    with named_range("data"):
+        parts = [meters.time_data(batches) for _ in range(run.cfg.TRAIN.GRAD_ACCUM_STEPS)]
+    with run.goodput.working():
+        return _learn(run, parts, meters, lr)
+
+
+def _learn(run: Run, batches: list[dict[str, Any]], meters: TrainMeters, lr: float) -> dict[str, float]:
     cfg, state, device = run.cfg, run.state, get_device()
     # Dropout, drop path and mixup draw from here on: the same in a run that is resumed at this step.
     seed_everything(cfg.RNG_SEED, state.epoch, state.step, get_rank())
     set_lr(state.optimizer, lr)
     for number, batch in enumerate(batches, 1):
         state.bad_videos.update(batch)
-        with _no_sync(run.forward, number < len(batches)), autocast(device, cfg.TRAIN.PRECISION):
+        is_last = number == len(batches)
+        with _no_sync(run.forward, not is_last), autocast(device, cfg.TRAIN.PRECISION), named_range("forward"):
             loss, report = run.compute_loss(run.forward, batch)
-        state.scaler.scale(loss / len(batches)).backward()
+        with named_range("backward"):
+            state.scaler.scale(loss / len(batches)).backward()
         meters.update({"loss": loss, **report})
-    state.scaler.unscale_(state.optimizer)
-    grad_norm = compute_grad_norm(state.model)
-    values = meters.finish_step(
-        grad_norm=grad_norm, wants_stop=bool(get_stop_reason()), wants_checkpoint=_is_checkpoint_wanted(run)
-    )
+    with named_range("optimizer"):
+        state.scaler.unscale_(state.optimizer)
+        grad_norm = compute_grad_norm(state.model)
+    with named_range("wait"):
+        values = meters.finish_step(
+            grad_norm=grad_norm, wants_stop=bool(get_stop_reason()), wants_checkpoint=_is_checkpoint_wanted(run)
+        )
     # With fp16 an infinite gradient is the loss scaler's business: it leaves the step out and lowers the scale.
     if not math.isfinite(values["loss"]) or not (math.isfinite(values["grad_norm"]) or state.scaler.is_enabled()):
         paths = [str(run.loader.dataset.videos.paths[i]) for batch in batches for i in batch["index"].tolist()]
         leave_out_step(cfg, state, batches, paths, loss=values["loss"], grad_norm=values["grad_norm"], lr=lr)
     else:
         state.log_rows.append({name: value for name, value in values.items() if not name.startswith("wants_")})
-        _update_weights(cfg, state, grad_norm)
+        with named_range("optimizer"):
+            _update_weights(cfg, state, grad_norm)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
@@ -283,6 +306,7 @@ def _log_step(run: Run, stats: dict[str, Any], *, lr: float, num_steps: int) -> 
         "iter": f"{state.step}/{num_steps}",
         "lr": lr,
         **stats,
+        "goodput": min(all_gather_objects(run.goodput.lap())),
         "bad_videos": state.bad_videos.num_bad,
         "unreachable_videos": state.bad_videos.num_passing,
         "bad_steps": state.num_bad_steps,
@@ -326,9 +350,10 @@ def _open_output(cfg: CfgNode) -> SummaryWriter | None:
     return SummaryWriter(Path(cfg.OUTPUT_DIR) / "tensorboard") if cfg.TENSORBOARD.ENABLE else None
 
 
-def _is_logged(cfg: CfgNode, epoch: int, num_steps: int) -> bool:
-    """Whether the end of an epoch gets a log line; of epochs shorter than LOG_PERIOD not each, but always the last."""
-    return (epoch + 1) % math.ceil(cfg.LOG_PERIOD / num_steps) == 0 or epoch + 1 == cfg.SOLVER.MAX_EPOCH
+def _is_logged(cfg: CfgNode, epoch: int, step: int, num_steps: int) -> bool:
+    """Whether a step gets a log line; not the end of each epoch shorter than LOG_PERIOD, but always the last's."""
+    is_end = (epoch + 1) % math.ceil(cfg.LOG_PERIOD / num_steps) == 0 or epoch + 1 == cfg.SOLVER.MAX_EPOCH
+    return (step + 1) % cfg.LOG_PERIOD == 0 or (step + 1 == num_steps and is_end)
 
 
 def _is_due(cfg: CfgNode, period_epochs: int, epoch: int) -> bool:

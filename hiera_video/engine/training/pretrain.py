@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,16 +28,21 @@ from hiera_video.utils.distributed import get_device, is_main_process
 def pretrain(cfg: CfgNode) -> None:
     """Pre-trains as TRAIN, SOLVER and MAE say; see `run_training` for what it writes and raises."""
     model, compute_loss = build_pretraining(cfg)
-    make_mask = partial(draw_mask, model.mask_units_grid, cfg.MAE.MASK_RATIO, kind=cfg.MAE.MASK_TYPE)
-    make_mask()  # a ratio that leaves no unit stops here and not in a worker
     run_training(
         cfg,
         model,
-        build_train_loader(cfg, make_mask=make_mask),
+        build_train_loader(cfg, make_mask=build_make_mask(cfg, model)),
         compute_loss=compute_loss,
         validate=partial(probe_features, cfg, build_val_loader(cfg)) if cfg.MAE.PROBE_PERIOD else None,
         validation_period_epochs=cfg.MAE.PROBE_PERIOD,
     )
+
+
+def build_make_mask(cfg: CfgNode, model: HieraMAE) -> Callable[[], torch.Tensor]:
+    """What draws the mask of one view, bool (U,). Raises ValueError for a ratio that leaves no unit."""
+    make_mask = partial(draw_mask, model.mask_units_grid, cfg.MAE.MASK_RATIO, kind=cfg.MAE.MASK_TYPE)
+    make_mask()  # what is wrong shows here and not in a worker
+    return make_mask
 
 
 def build_pretraining(cfg: CfgNode) -> tuple[HieraMAE, ComputeLoss]:

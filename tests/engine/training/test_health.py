@@ -125,7 +125,7 @@ def test_out_of_gpu_memory_names_the_keys(make_cfg, monkeypatch):
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(loop, "_take_step", fail)
+    monkeypatch.setattr(loop, "take_step", fail)
     with pytest.raises(
         OutOfGpuMemory, match=r"BATCH_SIZE = 8 .*GRAD_ACCUM_STEPS 2.*PRECISION bf16.*ACT_CHECKPOINT True"
     ):

@@ -13,7 +13,7 @@ from hiera_video.engine.training.classify import train
 from hiera_video.models.checkpoint_file import read_checkpoint_file
 
 ROOT = Path(__file__).resolve().parents[3]
-TIMES = {"clips_per_sec", "step_time_sec", "data_time_sec", "peak_memory_gb", "eta", "seconds"}
+TIMES = {"goodput", "clips_per_sec", "step_time_sec", "data_time_sec", "peak_memory_gb", "eta", "seconds"}
 # Everything that draws random numbers or keeps a state.
 ALL = {
     "TRAIN.GRAD_ACCUM_STEPS": 2,
