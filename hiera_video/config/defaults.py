@@ -154,6 +154,16 @@ KEYS: dict[str, Key] = {
         "without a scan; training leaves out the broken ones, tests name them. Empty: none.",
         ANY_STR,
     ),
+    "DATA.CACHE_DIR": Key(
+        "",
+        "Folder on a disk of this machine that keeps remote videos, and members of remote shards. Empty: none.",
+        ANY_STR,
+    ),
+    "DATA.CACHE_SIZE_GB": Key(
+        100.0,
+        "What the files in DATA.CACHE_DIR take at most, in 10^9 bytes; what was used least recently goes first.",
+        Legal("above 0", lambda value: value > 0),
+    ),
     "DATA.TRANSFORMS": Key(
         "slowfast",
         "timm, for pictures: antialiased, torchvision's center, timm's RandAugment.",

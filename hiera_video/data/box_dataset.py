@@ -14,6 +14,7 @@ from hiera_video.data.samples import SampleDataset, collate_rest
 from hiera_video.utils.fractions import to_fraction
 from hiera_video.utils.rng import seeded
 from hiera_video.video import VideoDecodeError, VideoReader
+from hiera_video.video.file_cache import FileCache
 from hiera_video.video.manifest import Manifest, open_video
 
 
@@ -40,6 +41,7 @@ class BoxDataset(SampleDataset):
         decoding_backend: see `VideoReader`.
         max_short_side_px: see `VideoReader`.
         manifest: what is known of the videos: they are opened without a scan, the broken ones not at all.
+        cache: see `VideoReader`.
     """
 
     def __init__(
@@ -53,11 +55,16 @@ class BoxDataset(SampleDataset):
         decoding_backend: str = "pyav",
         max_short_side_px: int = 0,
         manifest: Manifest | None = None,
+        cache: FileCache | None = None,
     ) -> None:
         super().__init__(videos, num_samples=1, replaces_bad=is_training, seed=seed)
         self.videos: KeyFrames = videos
         self.sampler, self.transform, self.is_training = sampler, transform, is_training
-        self._reader_options: dict[str, Any] = {"backend": decoding_backend, "max_short_side_px": max_short_side_px}
+        self._reader_options: dict[str, Any] = {
+            "backend": decoding_backend,
+            "max_short_side_px": max_short_side_px,
+            "cache": cache,
+        }
         self.manifest = manifest
 
     def load(self, epoch: int, index: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hiera_video.data.box_lists import Truth, build_key_frames, build_listed_key
 from hiera_video.data.box_transforms import build_box_eval_transform, build_box_train_transform
 from hiera_video.data.key_frame_clips import KeyFrameSampler
 from hiera_video.data.loader import build_epoch_loader, build_eval_loader
+from hiera_video.video.file_cache import build_file_cache
 
 __all__ = ["Truth", "build_box_eval_loader", "build_box_train_loader", "build_key_frames", "build_truth"]
 
@@ -54,4 +55,5 @@ def build_box_dataset(cfg: CfgNode, split: str, *, is_training: bool) -> BoxData
         decoding_backend=data.DECODING_BACKEND,
         max_short_side_px=data.MAX_SHORT_SIDE,
         manifest=manifest,
+        cache=build_file_cache(cfg),
     )

@@ -16,6 +16,7 @@ from fvcore.common.config import CfgNode
 from hiera_video.data.lists import UNLABELED, join_prefix
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.pathmgr import is_url, pathmgr
+from hiera_video.video.image_backend import get_container
 
 logger = get_logger(__name__)
 
@@ -245,7 +246,7 @@ def _check_empty(annotations: Sequence[Mapping[str, Any]], path: str) -> None:
 
 def _check_files(videos: DetectionList) -> None:
     chosen = videos.paths[:: max(len(videos) // _NUM_FILES_CHECKED, 1)].tolist()
-    local = [path for path in chosen if not is_url(path)]
+    local = [get_container(path) for path in chosen if not is_url(path)]
     missing = [path for path in local if not os.path.exists(path)]
     if not missing:
         return

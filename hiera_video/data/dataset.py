@@ -14,6 +14,7 @@ from hiera_video.data.samples import SampleDataset, collate_rest
 from hiera_video.data.transforms import ClipTransform
 from hiera_video.utils.rng import seed_cpu
 from hiera_video.video import VideoDecodeError, VideoReader
+from hiera_video.video.file_cache import FileCache
 from hiera_video.video.manifest import Manifest, open_video
 
 
@@ -48,6 +49,7 @@ class VideoDataset(SampleDataset):
         decoding_backend: see `VideoReader`.
         max_short_side_px: see `VideoReader`.
         manifest: what is known of the videos: they are opened without a scan, the broken ones not at all.
+        cache: see `VideoReader`.
 
     Raises:
         VideoDecodeError: in training, when several drawn videos in a row cannot be decoded.
@@ -66,6 +68,7 @@ class VideoDataset(SampleDataset):
         decoding_backend: str = "pyav",
         max_short_side_px: int = 0,
         manifest: Manifest | None = None,
+        cache: FileCache | None = None,
     ) -> None:
         super().__init__(videos, num_samples=num_samples, replaces_bad=bad_view_shape is None, seed=seed)
         self.videos: VideoList = videos
@@ -73,7 +76,11 @@ class VideoDataset(SampleDataset):
         self.transform = transform
         self.make_mask = make_mask
         self.bad_view_shape = bad_view_shape
-        self._reader_options: dict[str, Any] = {"backend": decoding_backend, "max_short_side_px": max_short_side_px}
+        self._reader_options: dict[str, Any] = {
+            "backend": decoding_backend,
+            "max_short_side_px": max_short_side_px,
+            "cache": cache,
+        }
         self.manifest = manifest
 
     def load(self, epoch: int, index: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from hiera_video.data.samples import SampleDataset, collate_rest
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.rng import seeded
 from hiera_video.video import VideoDecodeError, VideoReader
+from hiera_video.video.file_cache import FileCache, build_file_cache
 
 logger = get_logger(__name__)
 
@@ -36,17 +37,26 @@ class DetectionDataset(SampleDataset):
         transform: makes the square.
         is_training: samples have targets, and another picture stands in for one that does not decode.
         seed: first part of each sample's random key.
+        cache: see `VideoReader`.
     """
 
-    def __init__(self, videos: DetectionList, *, transform: DetectionTransform, is_training: bool, seed: int) -> None:
+    def __init__(
+        self,
+        videos: DetectionList,
+        *,
+        transform: DetectionTransform,
+        is_training: bool,
+        seed: int,
+        cache: FileCache | None = None,
+    ) -> None:
         super().__init__(videos, num_samples=1, replaces_bad=is_training, seed=seed)
         self.videos: DetectionList = videos
-        self.transform, self.is_training = transform, is_training
+        self.transform, self.is_training, self._cache = transform, is_training, cache
         self._label_of = {number: label for label, number in enumerate(videos.category_ids, start=1)}
 
     def load(self, epoch: int, index: int) -> dict[str, Any]:
         """The picture in its square, and in training its target."""
-        picture = read_picture(str(self.videos.paths[index]))
+        picture = read_picture(str(self.videos.paths[index]), self._cache)
         size = (picture.shape[0], picture.shape[1])
         self._check_size(index, size)
         with seeded(self.seed, epoch, index, 0, 0):
@@ -95,14 +105,14 @@ class DetectionDataset(SampleDataset):
         }
 
 
-def read_picture(path: str) -> torch.Tensor:
-    """The pixels of a picture (path or URL), uint8 (H, W, 3).
+def read_picture(path: str, cache: FileCache | None = None) -> torch.Tensor:
+    """The pixels of a picture (path or URL), uint8 (H, W, 3); for cache see `VideoReader`.
 
     Raises:
         FileNotFoundError: no such file.
         VideoDecodeError: it does not decode.
     """
-    with VideoReader(path) as reader:
+    with VideoReader(path, cache=cache) as reader:
         return reader.get_frames([0])[0]
 
 
@@ -153,7 +163,9 @@ def build_detection_train_loader(cfg: CfgNode) -> BatchLoader:
     videos = whole.select_for_training()
     logger.info("%s: training takes the %d of %d pictures with things on them", whole.source, len(videos), len(whole))
     transform = build_detection_transform(cfg, size_px=cfg.DATA.TRAIN_CROP_SIZE, is_training=True)
-    dataset = DetectionDataset(videos, transform=transform, is_training=True, seed=cfg.RNG_SEED)
+    dataset = DetectionDataset(
+        videos, transform=transform, is_training=True, seed=cfg.RNG_SEED, cache=build_file_cache(cfg)
+    )
     return build_epoch_loader(cfg, dataset)
 
 
@@ -168,7 +180,9 @@ def build_detection_eval_loader(
         leave_out: positions in the list that are not loaded.
     """
     transform = build_detection_transform(cfg, size_px=size_px)
-    dataset = DetectionDataset(videos, transform=transform, is_training=False, seed=cfg.RNG_SEED)
+    dataset = DetectionDataset(
+        videos, transform=transform, is_training=False, seed=cfg.RNG_SEED, cache=build_file_cache(cfg)
+    )
     return build_eval_loader(cfg, dataset, leave_out=leave_out)
 
 

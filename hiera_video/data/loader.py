@@ -24,6 +24,7 @@ from hiera_video.utils.distributed import get_local_world_size, get_rank, get_wo
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.machine import count_cores
 from hiera_video.utils.rng import compute_seed
+from hiera_video.video.file_cache import build_file_cache
 from hiera_video.video.manifest import Manifest, load_manifest
 
 _MAX_AUTO_WORKERS = 16
@@ -144,6 +145,7 @@ def build_train_dataset(
         decoding_backend=cfg.DATA.DECODING_BACKEND,
         max_short_side_px=cfg.DATA.MAX_SHORT_SIDE,
         manifest=manifest,
+        cache=build_file_cache(cfg),
     )
 
 
@@ -181,6 +183,7 @@ def _build_eval_dataset(cfg: CfgNode, split: str, *, num_clips: int, num_crops: 
         decoding_backend=cfg.DATA.DECODING_BACKEND,
         max_short_side_px=cfg.DATA.MAX_SHORT_SIDE,
         manifest=build_manifest(cfg, videos.paths),
+        cache=build_file_cache(cfg),
     )
 
 

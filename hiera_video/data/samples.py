@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from hiera_video.utils.board import Board
 from hiera_video.utils.rng import kept_generators, seed_cpu
 from hiera_video.video import VideoDecodeError
-from hiera_video.video.source import is_unreachable
+from hiera_video.video.remote import is_unreachable
 
 _MAX_REPLACEMENTS = 10
 

@@ -10,6 +10,7 @@ import fsspec
 from hiera_video.data.lists import VIDEO_SUFFIXES, join_prefix
 from hiera_video.utils.pathmgr import get_path_here, is_url
 from hiera_video.video import is_series
+from hiera_video.video.image_backend import get_container
 
 
 class VideoFolder:
@@ -50,7 +51,7 @@ class VideoFolder:
 def is_there(path: str) -> bool:
     """Whether a local video exists; URLs are taken to."""
     here = get_path_here(path)
-    return here is None or is_series(here) or os.path.exists(here) or is_url(path)
+    return here is None or is_series(here) or os.path.exists(get_container(here)) or is_url(path)
 
 
 def _list(folder: str) -> list[str]:

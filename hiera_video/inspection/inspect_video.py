@@ -11,8 +11,8 @@ from hiera_video.video import VideoDecodeError, VideoReader
 from hiera_video.video.frames_backend import is_frames_path
 from hiera_video.video.index import FrameIndex, decode_index
 from hiera_video.video.integrity import check_stream, count_missing_bytes
-from hiera_video.video.manifest import OK, VideoRecord, get_size_bytes
-from hiera_video.video.source import find_source
+from hiera_video.video.manifest import OK, VideoRecord
+from hiera_video.video.source import LocalSource, find_local_source, find_source
 
 WHOLE_BYTES = 4 << 20  # files up to this size are hashed whole
 BLOCK_BYTES = 256 << 10  # of larger files, three blocks of this size are hashed
@@ -29,31 +29,34 @@ def inspect_video(path: str, *, full_decode: bool = False) -> VideoRecord:
     Returns:
         Its record. Errors are not raised: they become the record's status and reason.
     """
-    local_path = None if is_frames_path(path) else get_path_here(path)
-    facts = VideoRecord(OK)
+    source, facts = None, VideoRecord(OK)
     try:
-        if local_path is not None:
-            facts = _read_file_facts(local_path)
+        source = None if is_frames_path(path) else find_local_source(path)
+        if source is not None:
+            facts = _read_file_facts(path, source)
             if facts.status != OK:
                 return facts
-        return _inspect_frames(path, local_path, facts, full_decode=full_decode)
+        return _inspect_frames(path, source, facts, full_decode=full_decode)
     except FileNotFoundError as error:
         return replace(facts, status="missing", reason=_strip_path(error, path))
     except Exception as error:  # any error that a library raises is a finding about this file
         is_expected = isinstance(error, VideoDecodeError | OSError)
         reason = _strip_path(error, path) if is_expected else f"{type(error).__name__}: {error}"
-        return replace(facts, status="unreadable", reason=_add_missing_bytes(reason, local_path))
+        return replace(
+            facts, status="unreadable", reason=reason if source is None else _add_missing_bytes(reason, path)
+        )
 
 
-def compute_content_hash(local_path: str, *, whole: bool = False) -> str:
-    """Hash of a file's bytes: equal for equal files.
+def compute_content_hash(path: str, *, whole: bool = False) -> str:
+    """Hash of the bytes of a local file, or of a member of one: equal for equal ones.
 
     For files above `WHOLE_BYTES` it is made of their size and blocks of `BLOCK_BYTES` from head, middle and tail, and
     begins with "blocks:". If two such hashes agree, ``whole=True`` decides.
     """
-    size_bytes = os.path.getsize(local_path)
+    source = find_source(path)
+    size_bytes = source.size_bytes
     digest = hashlib.blake2b(digest_size=16)
-    with open(local_path, "rb") as file:
+    with source.open_bytes() as file:
         if whole or size_bytes <= WHOLE_BYTES:
             while block := file.read(WHOLE_BYTES):
                 digest.update(block)
@@ -68,22 +71,19 @@ def compute_content_hash(local_path: str, *, whole: bool = False) -> str:
 def hash_whole_file(path: str) -> str | None:
     """`compute_content_hash` of all bytes; None if the file cannot be read."""
     try:
-        return compute_content_hash(get_path_here(path) or path, whole=True)
+        return None if get_path_here(path) is None else compute_content_hash(path, whole=True)
     except OSError:
         return None
 
 
-def _read_file_facts(local_path: str) -> VideoRecord:
-    size_bytes = get_size_bytes(local_path)
-    if size_bytes is None:
-        return VideoRecord("missing", "no such file")
-    facts = VideoRecord(OK, size_bytes=size_bytes, mtime_sec=os.stat(local_path).st_mtime)
-    if size_bytes == 0:
+def _read_file_facts(path: str, source: LocalSource) -> VideoRecord:
+    facts = VideoRecord(OK, size_bytes=source.size_bytes, mtime_sec=os.stat(source.path).st_mtime)
+    if source.size_bytes == 0:
         return replace(facts, status="empty", reason="the file is empty (0 bytes)")
-    return replace(facts, content_hash=compute_content_hash(local_path))
+    return replace(facts, content_hash=compute_content_hash(path))
 
 
-def _inspect_frames(path: str, local_path: str | None, facts: VideoRecord, *, full_decode: bool) -> VideoRecord:
+def _inspect_frames(path: str, source: LocalSource | None, facts: VideoRecord, *, full_decode: bool) -> VideoRecord:
     """Adds what the frames show. Raises what the reader raises if the video gives no frame."""
     is_pictures = is_frames_path(path)
     with VideoReader(path) as reader:
@@ -92,10 +92,10 @@ def _inspect_frames(path: str, local_path: str | None, facts: VideoRecord, *, fu
         if is_pictures:
             status, reason = _judge_pictures(reader, full_decode=full_decode)
             return replace(facts, status=status, reason=reason)
-    if local_path is not None and count_missing_bytes(local_path):
-        reason = _add_missing_bytes(f"{index.num_frames} frames decode", local_path)
+    if source is not None and count_missing_bytes(path):
+        reason = _add_missing_bytes(f"{index.num_frames} frames decode", path)
         return replace(facts, status="truncated", reason=reason)
-    if local_path is None and not full_decode:
+    if source is None and not full_decode:
         return facts  # do not fetch a remote file as a whole
     status, reason = _judge_stream(path, index, full_decode=full_decode)
     if status == "damaged":  # the packets promise too many frames: record those that decode
@@ -135,11 +135,9 @@ def _strip_path(error: Exception, path: str) -> str:
     return str(error).removeprefix(f"{path}: ")
 
 
-def _add_missing_bytes(reason: str, local_path: str | None) -> str:
-    if local_path is None:
-        return reason
+def _add_missing_bytes(reason: str, path: str) -> str:
     try:
-        num_missing = count_missing_bytes(local_path)
+        num_missing = count_missing_bytes(path)
     except OSError:
         return reason
     return f"{reason}; the file ends {num_missing:,} bytes too early" if num_missing else reason

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from hiera_video.video import VideoDecodeError, VideoReader, is_series
+from hiera_video.video.shards import split_member
 
 _THUMBNAIL_PX = (384, 288)
 _SHORT_SIDE_PX = 216  # of frames as they are decoded
@@ -249,6 +250,8 @@ def _explain_unplayable(clip: ShownClip, codec: str) -> str:
     suffix = os.path.splitext(_get_name(clip.path))[1].lower()
     if codec == "pictures" or is_series(clip.path):
         return "Pictures, so there is nothing to play."
+    if split_member(clip.path) is not None:
+        return "Inside a tar file, where browsers do not look."
     if scheme not in ("", "file", "http", "https"):
         return f"Browsers do not open {scheme}://."
     if suffix not in _PLAYED_SUFFIXES and not (suffix == "" and scheme.startswith("http")):
@@ -263,7 +266,7 @@ def _make_card(clip: ShownClip, preview: _Preview, page_dir: str | os.PathLike[s
     url = make_url(clip.path, page_dir)
     chips = [clip.label, format_span(clip.start_sec, clip.end_sec), "" if clip.row is None else f"row {clip.row}"]
     shown = "".join(f'<span class="chip">{_escape(chip)}</span>' for chip in chips if chip)
-    if note and url and preview.codec != "pictures":
+    if note and url and preview.codec != "pictures" and split_member(clip.path) is None:
         note += " Open the file"
         remark = f'<p class="soft">{_escape(note)} <a href="{_escape(url)}">in a player</a>.</p>'
     else:
@@ -290,7 +293,10 @@ def _make_top(rank: str, score: float) -> str:
 
 
 def _get_name(path: str) -> str:
-    if is_series(path):
+    member = split_member(path)
+    if member is not None:
+        path = member[1]
+    elif is_series(path):
         path = os.path.dirname(path)
     elif _get_scheme(path):
         path = urllib.parse.unquote(re.split("[?#]", path)[0])

@@ -18,6 +18,7 @@ from hiera_video.streams.chunk import Chunk
 from hiera_video.streams.windows import ClipPlan, ClipPlanner
 from hiera_video.video import VideoReader
 from hiera_video.video.attempts import start_over
+from hiera_video.video.file_cache import build_file_cache
 from hiera_video.video.manifest import open_video
 
 _VIEWS_PER_CHUNK = 8
@@ -131,5 +132,6 @@ def build_clip_reader(
             manifest=None if listed is None else build_manifest(cfg, listed),
             backend=data.DECODING_BACKEND,
             max_short_side_px=data.MAX_SHORT_SIDE,
+            cache=build_file_cache(cfg),
         ),
     )

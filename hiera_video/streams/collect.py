@@ -20,10 +20,14 @@ from hiera_video.data.lists import UNLABELED, VIDEO_SUFFIXES, load_kinetics_csv
 from hiera_video.utils.pathmgr import is_url, pathmgr
 from hiera_video.video import is_series
 from hiera_video.video.image_backend import IMAGE_SUFFIXES
+from hiera_video.video.shards import list_members, name_member, split_member
 
 SPLITS = ("train", "val", "test")
+_SHARD_SUFFIX = ".tar"
 _NO_TEXT = re.compile("[\ud800-\udfff]")  # how Python reads names whose bytes are not UTF-8
-_KINDS = "a folder, a glob such as 'videos/**/*.mp4', a list (.csv, .txt), a manifest (.parquet), or a video"
+_KINDS = (
+    "a folder, a glob such as 'videos/**/*.mp4', a list (.csv, .txt), a manifest (.parquet), a tar file, or a video"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +70,8 @@ def collect_videos(source: str, *, separator: str = " ", path_prefix: str = "") 
     """The videos that a text names.
 
     Args:
-        source: a folder (with all below it), a glob, a list of paths with or without labels, a manifest, or one video.
+        source: a folder (with all below it), a glob, a list of paths with or without labels, a manifest, a tar file, or
+            one video.
         separator: what stands between path and label in a list.
         path_prefix: what is put in front of relative paths of a list.
 
@@ -85,7 +90,9 @@ def collect_videos(source: str, *, separator: str = " ", path_prefix: str = "") 
     if source.lower().endswith((".csv", ".txt")):
         videos = load_kinetics_csv(source, separator=separator, path_prefix=path_prefix, require_labels=False)
         return _make(videos.paths, source, labels=videos.labels, root=path_prefix)
-    if not is_here or os.path.isfile(source) or is_series(source):
+    if source.lower().endswith(_SHARD_SUFFIX) and (not is_here or os.path.isfile(source)):
+        return _make(_choose(_expand([source])), source, root=os.path.dirname(source))
+    if not is_here or os.path.isfile(source) or is_series(source) or split_member(source) is not None:
         return _make([source], source, root=os.path.dirname(source))
     raise FileNotFoundError(f"{source}: there is no such file or folder; legal are {_KINDS}")
 
@@ -105,10 +112,20 @@ def collect_paths(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[s
 
 
 def _choose(paths: list[str]) -> list[str]:
-    """The videos, or where there is none, the pictures: beside videos, pictures are their thumbnails."""
-    return sorted(filter(is_video_name, paths)) or sorted(
+    """The videos, or where there is none, the pictures: beside videos, pictures are their thumbnails.
+
+    Where there is neither, those in tar files.
+    """
+    found = sorted(filter(is_video_name, paths)) or sorted(
         path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)
     )
+    shards = [path for path in paths if path.lower().endswith(_SHARD_SUFFIX)]
+    return found if found or not shards else _choose(_expand(shards))
+
+
+def _expand(shards: list[str]) -> list[str]:
+    """The paths of all members of tar files."""
+    return [name_member(shard, name) for shard in shards for name in list_members(shard)]
 
 
 def is_video_name(path: str) -> bool:

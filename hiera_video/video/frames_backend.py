@@ -5,6 +5,7 @@ A series is written as FFmpeg writes it: ``clips/7/7_%06d.jpg#1-117`` means 7_00
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,12 @@ import numpy as np
 from PIL import Image
 
 from hiera_video.utils.pathmgr import pathmgr
+from hiera_video.video.image_backend import read_image_bytes
 from hiera_video.video.index import FrameIndex, VideoDecodeError
+from hiera_video.video.shards import split_member
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-_SERIES = re.compile(r"(?P<before>.*)%0(?P<digits>\d+)d(?P<after>[^/]*)#(?P<first>\d+)-(?P<last>\d+)")
+_SERIES = re.compile(r"(?P<before>.*)%0(?P<digits>\d+)d(?P<after>[^/]*)(?<!\.tar)#(?P<first>\d+)-(?P<last>\d+)")
 
 
 def is_series(path: str) -> bool:
@@ -87,7 +90,8 @@ def _split_numbers(name: str) -> list[tuple[int, str]]:
 
 def _load_picture(path: str) -> np.ndarray:
     try:
-        with Image.open(pathmgr.get_local_path(path)) as picture:
+        file = pathmgr.get_local_path(path) if split_member(path) is None else io.BytesIO(read_image_bytes(path))
+        with Image.open(file) as picture:
             return np.asarray(picture.convert("RGB"))  # (H, W, 3)
     except OSError as error:
         raise VideoDecodeError(f"picture {path} does not decode: {error}") from error

@@ -21,7 +21,10 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from hiera_video.utils.pathmgr import fetch_file, get_path_here
+from hiera_video.video.file_cache import FileCache
 from hiera_video.video.index import FrameIndex, VideoDecodeError
+from hiera_video.video.shards import split_member
+from hiera_video.video.source import find_source
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _SEPARATOR = "::"
@@ -34,11 +37,14 @@ _BYTE_OF_16_BITS = 257  # 65535 / 255
 
 def is_image_path(path: str) -> bool:
     """Whether a path names one picture: a file by its ending, or a place inside an archive."""
-    return _SEPARATOR in path or path.lower().endswith(IMAGE_SUFFIXES)
+    return path.lower().endswith(IMAGE_SUFFIXES) or (_SEPARATOR in path and split_member(path) is None)
 
 
 def get_container(path: str) -> str:
-    """The file in which a picture lies: the path itself, or that of its archive."""
+    """The file in which a picture or a video lies: the path itself, or that of its archive."""
+    member = split_member(path)
+    if member is not None:
+        return member[0]
     return path.split(_SEPARATOR)[0]
 
 
@@ -52,14 +58,26 @@ def name_parquet_row(table: str, *, group: int, row: int) -> str:
     return f"{table}{_SEPARATOR}{group}/{row}"
 
 
-def read_image_bytes(path: str) -> bytes:
+def read_image_bytes(path: str, cache: FileCache | None = None) -> bytes:
     """The bytes of a picture, as they were stored.
+
+    Args:
+        path: a file, a URL, a member of a tar file, or one of the forms above.
+        cache: keeps remote files, and members of remote tar files, on a local disk.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: it cannot be read, or its archive is shorter than the path says.
         ValueError: the path is not of one of the forms above.
     """
+    is_kept = cache is not None and _SEPARATOR not in path and get_path_here(path) is None
+    if is_kept or split_member(path) is not None:
+        source = find_source(path, cache)
+        try:
+            with source.open_bytes() as file:
+                return file.read()
+        finally:
+            source.close()
     container, found, inside = path.partition(_SEPARATOR)
     if not found:
         with open(fetch_file(path), "rb") as file:
@@ -126,8 +144,8 @@ class ImageBackend:
 
     codec = "image"
 
-    def __init__(self, path: str, *, max_short_side_px: int = 0) -> None:
-        """Reads nothing yet; for max_short_side_px see `decode_image`.
+    def __init__(self, path: str, *, max_short_side_px: int = 0, cache: FileCache | None = None) -> None:
+        """Reads nothing yet; for max_short_side_px see `decode_image`, for cache `read_image_bytes`.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -135,7 +153,7 @@ class ImageBackend:
         local_path = get_path_here(get_container(path))
         if local_path is not None and not os.path.isfile(local_path):
             raise FileNotFoundError(f"{path}: no such file")
-        self._path, self._max_short_side_px = path, max_short_side_px
+        self._path, self._max_short_side_px, self._cache = path, max_short_side_px, cache
         self.index = FrameIndex(1, None, Fraction(1), duration_sec=0.0, fps=0.0)
 
     def decode(self, positions: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -145,7 +163,7 @@ class ImageBackend:
             VideoDecodeError: the picture does not decode.
         """
         try:
-            rgb = decode_image(read_image_bytes(self._path), max_short_side_px=self._max_short_side_px)
+            rgb = decode_image(read_image_bytes(self._path, self._cache), max_short_side_px=self._max_short_side_px)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise VideoDecodeError(f"does not decode: {error}") from error
         for position in positions:

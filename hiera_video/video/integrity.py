@@ -76,12 +76,13 @@ def check_stream(path: str, *, is_decoded: bool) -> StreamCheck:
 
 
 def count_missing_bytes(path: str) -> int:
-    """How many bytes a local MP4, Matroska or AVI file is shorter than its outermost parts say; 0 if it is whole.
+    """How many bytes an MP4, Matroska or AVI file is shorter than its outermost parts say; 0 if it is whole.
 
     This finds interrupted copies and downloads, even if they cannot be opened any more.
     """
-    size_bytes = os.path.getsize(path)
-    with open(path, "rb") as file:
+    source = find_source(os.fspath(path))
+    size_bytes = source.size_bytes
+    with source.open_bytes() as file:
         head = file.read(12)
         if head[:4] == _EBML:
             end = _find_segment_end(file)

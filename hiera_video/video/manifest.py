@@ -20,6 +20,7 @@ from hiera_video.utils.logging import get_logger
 from hiera_video.utils.pathmgr import get_path_here, pathmgr
 from hiera_video.video import FrameIndex, VideoDecodeError, VideoReader
 from hiera_video.video.index import KeyFrame
+from hiera_video.video.shards import find_member
 
 # Status of a video -> what it means. A broken video gives no frame at all; impaired ones are read as they are.
 BROKEN = {
@@ -244,8 +245,11 @@ def write_manifest(
 
 
 def get_size_bytes(local_path: str) -> int | None:
-    """Size of a file; None if there is no such file, or if it is a folder of frames."""
+    """Size of a file or a member of a tar file; None if there is none, or if it is a folder of frames."""
     try:
+        member = find_member(local_path)
+        if member is not None:
+            return member.size_bytes
         return os.path.getsize(local_path) if not os.path.isdir(local_path) else None
     except OSError:
         return None

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from hiera_video.utils.logging import get_logger
+from hiera_video.video.file_cache import FileCache
 from hiera_video.video.frames_backend import FramesBackend, is_frames_path
 from hiera_video.video.image_backend import ImageBackend, is_image_path
 from hiera_video.video.index import FrameIndex, VideoDecodeError
@@ -80,12 +81,13 @@ class VideoReader:
         stream_index: int | None = None,
         index: FrameIndex | None = None,
         max_short_side_px: int = 0,
+        cache: FileCache | None = None,
     ) -> None:
         """Opens a video and finds out which frames it has.
 
         Args:
-            path: a local file, or a URL that fsspec or the project's path manager (iopath) opens. Or pictures: a
-                folder, which is read in the order of the numbers in the names, or a series such as
+            path: a local file, or a URL that fsspec or the project's path manager (iopath) opens; or a member of a tar
+                file at either place, such as ``shard.tar#a.mp4``. Or pictures: a folder, which is read in the order of the numbers in the names, or a series such as
                 ``7/%06d.jpg#1-117`` (117 is the last). The ``fps`` of pictures is 0.
             backend: "pyav", "decord" or "torchcodec"; all give the same frames. If decord or torchcodec cannot be
                 trusted with a file, PyAV reads it, and the log says so.
@@ -95,6 +97,7 @@ class VideoReader:
                 notices if it is wrong.
             max_short_side_px: larger frames are scaled down to this short side while their colors are converted, which
                 costs less than resizing them afterwards and filters more; the numbers differ. 0: never. PyAV only.
+            cache: keeps remote files on a local disk. None: they are read where they are.
 
         Raises:
             ValueError: the backend is unknown.
@@ -117,10 +120,10 @@ class VideoReader:
                 self._main: PyavBackend | FramesBackend | ImageBackend = (
                     FramesBackend(self.path)
                     if is_frames_path(self.path)
-                    else ImageBackend(self.path, max_short_side_px=max_short_side_px)
+                    else ImageBackend(self.path, max_short_side_px=max_short_side_px, cache=cache)
                 )
             return
-        source = find_source(self.path)
+        source = find_source(self.path, cache)
         try:
             with _naming(self.path):
                 self._main = PyavBackend(
@@ -139,7 +142,7 @@ class VideoReader:
                     raise UntrustedBackendError("it is not used for remote files")
                 if max_short_side_px:
                     raise UntrustedBackendError("it does not scale frames while it converts them")
-                self._other = _OTHER_BACKENDS[backend](source.path, self._main)
+                self._other = _OTHER_BACKENDS[backend](source.address, self._main)
             except UntrustedBackendError as error:
                 self._fall_back(error)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from video_factory import decode_plainly, paint_number, read_number, write_video
 
 from hiera_video.utils.pathmgr import pathmgr
-from hiera_video.video import VideoDecodeError, VideoReader, source
+from hiera_video.video import VideoDecodeError, VideoReader, remote
 
 BLOCK_BYTES = 4096
 SMALL_GROUPS = {"crf": "1", "preset": "ultrafast", "x264-params": "scenecut=0:bframes=2:keyint=10:min-keyint=10"}
@@ -89,7 +89,7 @@ def long_video(painted_video):
 @pytest.mark.parametrize("name", ["long_remote.mp4", "long_remote.mkv"])
 def test_only_what_the_frames_need_is_fetched(painted_video, long_video, serve, monkeypatch, name):
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(source, "_BLOCK_BYTES", BLOCK_BYTES)
+    monkeypatch.setattr(remote, "BLOCK_BYTES", BLOCK_BYTES)
     path = (
         long_video
         if name.endswith("mp4")
@@ -220,7 +220,7 @@ class Flaky(fsspec.AbstractFileSystem):
 @pytest.fixture
 def flaky(tmp_path, monkeypatch):
     fsspec.register_implementation("flaky", Flaky, clobber=True)
-    monkeypatch.setattr(source, "_WAITS_SEC", (0.0, 0.0))
+    monkeypatch.setattr(remote, "_WAITS_SEC", (0.0, 0.0))
     Flaky.opened.clear()
     Flaky.failures = 0
     Flaky.contents.update(
@@ -241,11 +241,11 @@ def test_a_network_that_stays_away_is_told_apart_from_a_bad_file(flaky):
     Flaky.failures = 10**6
     with pytest.raises((VideoDecodeError, OSError), match="cannot be reached, in 3 tries") as caught:
         VideoReader(flaky)
-    assert source.is_unreachable(caught.value) and flaky in str(caught.value)
+    assert remote.is_unreachable(caught.value) and flaky in str(caught.value)
     Flaky.failures = 0
     with pytest.raises(VideoDecodeError) as caught:
         VideoReader("flaky://bad.mp4")
-    assert not source.is_unreachable(caught.value)
+    assert not remote.is_unreachable(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -262,11 +262,11 @@ def test_a_network_that_stays_away_is_told_apart_from_a_bad_file(flaky):
     ],
 )
 def test_which_errors_may_pass(error, is_passing):
-    assert source._is_passing(error) == is_passing
+    assert remote._is_passing(error) == is_passing
     error.status = 503
-    assert source._is_passing(error)
+    assert remote._is_passing(error)
     error.status = 404
-    assert not source._is_passing(error)
+    assert not remote._is_passing(error)
 
 
 def test_remote_files_are_closed(flaky):
