@@ -6,8 +6,8 @@ file, lies there under a name made of its address and its version. Three rules k
 * A file being fetched is ``.partial`` and locked by its process. It has its full length from the start, so the sum of
   all lengths in the folder is what the cache takes or will take. One that nobody has locked is rubbish.
 * Who reads a file has a shared lock on it; a file is removed only by who gets it for himself alone.
-* The sum stands in the file ``lock``, and is changed only while that is locked: upwards before a file is made, downwards
-  after one is gone. So it is never too small, and each removal, which goes through the folder, corrects it.
+* The sum stands in the file ``lock``, and is changed only while that is locked: upwards before a file is made,
+  downwards after one is gone. So it is never too small, and each removal, which goes through the folder, corrects it.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class FileCache:
     def fetch_member(self, member: Member) -> CachedFile | None:
         """A member of a remote tar file as a local file of its own; None where it has to be read remotely.
 
-        Only the member is fetched: a shard is a thousand videos, of which a process that reads in random order wants one.
+        Only the member is fetched: of a shard's thousand videos, a process that reads in random order wants one.
 
         Raises:
             FileNotFoundError: there is no such tar file.

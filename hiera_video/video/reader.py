@@ -87,8 +87,9 @@ class VideoReader:
 
         Args:
             path: a local file, or a URL that fsspec or the project's path manager (iopath) opens; or a member of a tar
-                file at either place, such as ``shard.tar#a.mp4``. Or pictures: a folder, which is read in the order of the numbers in the names, or a series such as
-                ``7/%06d.jpg#1-117`` (117 is the last). The ``fps`` of pictures is 0.
+                file at either place, such as ``shard.tar#a.mp4``. Or pictures: a folder, which is read in the order of
+                the numbers in the names, or a series such as ``7/%06d.jpg#1-117`` (117 is the last). The ``fps`` of
+                pictures is 0.
             backend: "pyav", "decord" or "torchcodec"; all give the same frames. If decord or torchcodec cannot be
                 trusted with a file, PyAV reads it, and the log says so.
             num_threads: decoding threads. 1 suits data loading by several processes; with 0, FFmpeg chooses.

@@ -51,7 +51,7 @@ class RangeFile(io.RawIOBase):
     """
 
     def __init__(self, url: str, *, start: int, size_bytes: int, block_bytes: int | None = None) -> None:
-        """The bytes [start, start + size_bytes) of the file at ``url``, by blocks of `BLOCK_BYTES` or as many as given."""
+        """The bytes [start, start + size_bytes) of a file, in blocks of `BLOCK_BYTES` or of ``block_bytes``."""
         self._size_bytes, self._position = size_bytes, 0
         self._blocks = BlockCache(
             block_bytes or BLOCK_BYTES,

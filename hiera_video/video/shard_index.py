@@ -1,7 +1,7 @@
 """The index of a tar file: which members it has and where they lie.
 
-It is an Arrow file, sorted by name and mapped into memory, so that any number of processes share one copy of it. It lies
-beside the tar file (``shard.tar.index``); one that had to be made by a scan is kept in iopath's cache folder.
+It is an Arrow file, sorted by name and mapped into memory, so that any number of processes share one copy of it. It
+lies beside the tar file (``shard.tar.index``); one that had to be made by a scan is kept in iopath's cache folder.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ShardIndex:
         self.size_bytes = int(metadata[_SIZE_KEY])
         if size_bytes is not None and size_bytes != self.size_bytes:
             raise ValueError(
-                f"{source} is not of this tar file: it was made of one of {self.size_bytes} bytes, this has {size_bytes}"
+                f"{source} is not of this tar file, which has {size_bytes} bytes: it was made of one of {self.size_bytes}"
             )
         self._table = table.combine_chunks()  # copies nothing where there is one chunk, which is how we write it
         columns = [
@@ -117,6 +117,10 @@ class ShardIndex:
 
     def _get_name(self, row: int) -> bytes:
         return self._names[row].as_buffer().to_pybytes()
+
+
+def _join(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
 def load_index(path: Path, *, size_bytes: int) -> ShardIndex:
@@ -187,7 +191,7 @@ def find_kept(shard: str, version: str, size_bytes: int) -> ShardIndex | None:
 
 @contextlib.contextmanager
 def lock_kept(shard: str) -> Iterator[None]:
-    """In this block no other process of this machine looks for this shard's index. Where nothing can be written: none."""
+    """In this block no other process of this machine looks for this shard's index, where a file can be locked."""
     with contextlib.ExitStack() as stack:
         path = _get_kept_path(shard, "").parent / f".lock-{zlib.crc32(shard.encode()) % _NUM_LOCKS:02}"
         with contextlib.suppress(OSError):

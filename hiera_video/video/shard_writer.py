@@ -1,4 +1,4 @@
-"""Writes tar files that WebDataset reads too: members of one sample lie together and share the name up to its first dot."""
+"""Writes tar files that WebDataset reads too: members of one sample lie together and share their name up to a dot."""
 
 from __future__ import annotations
 

@@ -188,8 +188,8 @@ class _View:
 
 
 def find_source(path: str, cache: FileCache | None = None) -> LocalSource | RemoteSource:
-    """Finds what a path names: a local file, a URL that fsspec or the project's path manager (iopath) opens, or a member
-    of a tar file (``shard.tar#member``) at either place.
+    """Finds what a path names: a local file, a URL that fsspec or the project's path manager (iopath) opens, or a
+    member of a tar file (``shard.tar#member``) at either place.
 
     If fsspec can seek in a remote file, the file is read where it is; otherwise the path manager fetches a copy.
 
