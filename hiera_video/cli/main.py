@@ -14,6 +14,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "run": "train, pre-train, test and extract as config files say; --list shows the recipes",
     "check": "look at every video of a data set before training, and name what is wrong",
+    "pack": "pack the videos of a data set into tar files, which WebDataset reads too",
     "bench": "measure what a model and its data reach on this machine, and name the limit",
     "predict": "name the classes in a video over time, also in a live stream",
     "extract": "embed videos of any length, on this machine or on a Ray cluster",

@@ -281,9 +281,9 @@ def build_file_cache(cfg: CfgNode) -> FileCache | None:
 def _ask_version(url: str, *, again: bool = False) -> tuple[int, str] | None:
     key = hashlib.blake2b(url.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     now = time.monotonic()
-    asked_at, *found = _versions.get(key, (-_ASK_AGAIN_SEC, 0, ""))
+    asked_at, size_bytes, version = _versions.get(key, (-_ASK_AGAIN_SEC, 0, ""))
     if not again and now - asked_at < _ASK_AGAIN_SEC:
-        return found[0], found[1]
+        return size_bytes, version
     facts = get_facts(url)
     if facts is None:
         return None

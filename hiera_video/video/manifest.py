@@ -64,6 +64,7 @@ _SCHEMA = pa.schema(
     ],
     metadata={"hiera_video.manifest": "1"},
 )
+_RELATIVE = b"hiera_video.relative"  # in the metadata of a manifest whose videos lie beside it
 _logger = get_logger(__name__)
 
 
@@ -194,7 +195,7 @@ def load_manifest(path: str) -> Manifest:
     """
     try:
         with pathmgr.open(path, "rb") as file:
-            return Manifest(pq.read_table(pa.PythonFile(file, mode="r")), source=path)
+            return Manifest(_place(pq.read_table(pa.PythonFile(file, mode="r")), path), source=path)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(
             f"DATA.MANIFEST = {path}: there is no such file; tools/check_dataset.py writes it"
@@ -229,6 +230,7 @@ def write_manifest(
     *,
     splits: Mapping[str, Iterable[str]],
     labels: Mapping[str, int],
+    is_relative: bool = False,
 ) -> None:
     """Writes one row per video. A crash leaves no partial file.
 
@@ -237,10 +239,12 @@ def write_manifest(
         records: video's path -> what is known of it.
         splits: video's path -> the lists that it is in.
         labels: video's path -> its label in the first of these lists.
+        is_relative: paths that are neither absolute nor URLs are below the manifest's own folder, wherever it is moved.
     """
     rows = (_make_row(video, records[video], list(splits[video]), labels[video]) for video in sorted(records))
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=_SCHEMA), buffer)
+    schema = _SCHEMA.with_metadata({**(_SCHEMA.metadata or {}), **({_RELATIVE: b"1"} if is_relative else {})})
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer)
     write_whole(Path(path), buffer.getvalue())
 
 
@@ -253,6 +257,16 @@ def get_size_bytes(local_path: str) -> int | None:
         return os.path.getsize(local_path) if not os.path.isdir(local_path) else None
     except OSError:
         return None
+
+
+def _place(table: pa.Table, path: str) -> pa.Table:
+    """A manifest's table with the paths of videos that lie beside it joined to its own folder."""
+    if _RELATIVE not in (table.schema.metadata or {}):
+        return table
+    paths, folder = table["path"], os.path.join(os.path.dirname(path), "")
+    is_whole = pc.or_(pc.starts_with(paths, "/"), pc.match_substring(paths, "://"))
+    placed = pc.if_else(is_whole, paths, pc.binary_join_element_wise(folder, paths, ""))
+    return table.set_column(table.schema.get_field_index("path"), "path", placed)
 
 
 def _join(column: pa.ChunkedArray) -> pa.Array:

@@ -58,7 +58,7 @@ class ShardIndex:
         self.size_bytes = int(metadata[_SIZE_KEY])
         if size_bytes is not None and size_bytes != self.size_bytes:
             raise ValueError(
-                f"{source} is not of this tar file, which has {size_bytes} bytes: it was made of one of {self.size_bytes}"
+                f"{source} is not of this tar file of {size_bytes} bytes: it was made of one of {self.size_bytes}"
             )
         self._table = table.combine_chunks()  # copies nothing where there is one chunk, which is how we write it
         columns = [
@@ -153,7 +153,7 @@ def scan_shard(file: Any, size_bytes: int, source: str) -> ShardIndex:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (info := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # else they stay in memory, a kilobyte each
-                end = archive.offset  # type: ignore[attr-defined]  # where the next header is
+                end = archive.offset  # where the next header is
                 if not info.isreg() or info.issparse():
                     continue
                 if info.offset_data + info.size > size_bytes:

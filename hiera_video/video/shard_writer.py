@@ -8,6 +8,7 @@ import tarfile
 import zlib
 from typing import BinaryIO
 
+from hiera_video.video.remote import UnreachableError
 from hiera_video.video.shard_index import HEADER_BYTES, ShardIndex
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
@@ -16,8 +17,8 @@ _COPIED_AT_ONCE_BYTES = 4 << 20
 _UNSAFE = re.compile(r"[^\w /+=@,()\-]")
 
 
-class ShortFileError(OSError):
-    """A file that ended before the length that it had."""
+class ReadError(OSError):
+    """What was to become a member cannot be read, or ended before the length that it had."""
 
 
 class ShardWriter:
@@ -43,7 +44,8 @@ class ShardWriter:
             size_bytes: how many.
 
         Raises:
-            ShortFileError: there are fewer. Then the tar file is as before.
+            ReadError: they cannot be read, or there are fewer. Then the tar file is as before.
+            UnreachableError: the server that has them does not answer.
         """
         start = self._file.tell()
         info = tarfile.TarInfo(name)
@@ -53,9 +55,9 @@ class ShardWriter:
         left = size_bytes
         try:
             while left:
-                data = source.read(min(left, _COPIED_AT_ONCE_BYTES))
+                data = _read(source, min(left, _COPIED_AT_ONCE_BYTES))
                 if not data:
-                    raise ShortFileError(f"it ended {left} bytes too early")
+                    raise ReadError(f"it ended {left} bytes too early")
                 self._file.write(data)
                 left -= len(data)
         except BaseException:
@@ -74,6 +76,16 @@ class ShardWriter:
         self._file.write(bytes(2 * BLOCK_BYTES))
         self._file.write(bytes(-self._file.tell() % tarfile.RECORDSIZE))
         return ShardIndex.from_members(self._members, size_bytes=self._file.tell(), source=source)
+
+
+def _read(source: BinaryIO, size_bytes: int) -> bytes:
+    """Bytes of a source, whose errors are told apart from those of the disk that is written to."""
+    try:
+        return source.read(size_bytes)
+    except UnreachableError:
+        raise
+    except OSError as error:
+        raise ReadError(str(error)) from error
 
 
 def count_tar_bytes(size_bytes: int) -> int:

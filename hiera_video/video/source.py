@@ -25,9 +25,6 @@ class Source(Protocol):
     def open(self) -> av.container.InputContainer:
         """Opens it from its start. Raises av.FFmpegError if it is not a media file."""
 
-    def open_bytes(self) -> BinaryIO:
-        """Its bytes, from the start."""
-
     def close(self) -> None:
         """Lets go of what is open beside the containers."""
 
