@@ -6,10 +6,10 @@
 
 It writes the shards (train-000000.tar and so on), each with an index; the lists (train.csv and so on) with the paths of
 the members, such as train-000000.tar#a/b.mp4; a manifest; and packed.yaml, a config file that reads all of it. Nothing
-is encoded again: the samples are the same as before. The folder can be moved or uploaded as it is. Videos that cannot be
-packed stay in the lists under their old paths, and failures.parquet says why. An interrupted run goes on when it is
-started again. VIDEOS is one word: a folder, a glob in quotes, a list, a manifest; without it the lists of DATA.FORMAT are
-packed. With --index, it only writes the index of tar files that are there, so that no job has to scan them.
+is encoded again: the samples are the same as before. The folder can be moved or uploaded as it is. Videos that cannot
+be packed stay in the lists under their old paths, and failures.parquet says why. An interrupted run goes on when it is
+started again. VIDEOS is one word: a folder, a glob in quotes, a list, a manifest; without it the lists of DATA.FORMAT
+are packed. With --index, it only writes the index of tar files that are there, so that no job has to scan them.
 """
 
 from __future__ import annotations
@@ -161,10 +161,9 @@ def write_manifest(
     records: dict[str, VideoRecord] = {}
     shown: dict[str, str] = {}  # path -> path as the manifest has it
     for name, videos in lists.items():
-        for source, label, member in zip(
-            videos.paths.tolist(), videos.labels.tolist(), packed[name].members, strict=True
-        ):
-            path = str(folder / member) if member else os.path.abspath(source) if os.path.exists(source) else source
+        columns = videos.paths.tolist(), videos.labels.tolist(), packed[name].members
+        for source, label, member in zip(*columns, strict=True):
+            path = str(folder / member) if member else _make_absolute(source)
             shown[path] = member or path
             splits.setdefault(shown[path], []).append(name)
             labels.setdefault(shown[path], label)
@@ -195,11 +194,9 @@ def write_lists(folder: Path, lists: dict[str, VideoList], packed: dict[str, Pac
     keys = {"FORMAT": "kinetics", "PATH_TO_DATA_DIR": str(folder), "PATH_PREFIX": "", "PATH_LABEL_SEPARATOR": " "}
     keys["MANIFEST"] = str(folder / "manifest.parquet")
     for name, videos in lists.items():
-        lines = []
-        for source, label, member in zip(
-            videos.paths.tolist(), videos.labels.tolist(), packed[name].members, strict=True
-        ):
-            path = member or (os.path.abspath(source) if os.path.exists(source) else source)
+        lines, columns = [], (videos.paths.tolist(), videos.labels.tolist(), packed[name].members)
+        for source, label, member in zip(*columns, strict=True):
+            path = member or _make_absolute(source)
             lines.append(path if label == UNLABELED else f"{path} {label}")
         write_whole(folder / f"{name}.csv", ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
         if videos.class_names:
@@ -219,10 +216,8 @@ def write_failures(folder: Path, packed: dict[str, Packed]) -> int:
     rows = [(path, name, why) for name, result in packed.items() for path, why in sorted(result.failures.items())]
     names = ("path", "list", "reason")
     buffer = pa.BufferOutputStream()
-    columns = [[row[i] for row in rows] for i in range(len(names))]
-    pq.write_table(
-        pa.table(dict(zip(names, (pa.array(column, pa.string()) for column in columns), strict=True))), buffer
-    )
+    columns = [pa.array([row[i] for row in rows], pa.string()) for i in range(len(names))]
+    pq.write_table(pa.Table.from_arrays(columns, names), buffer)
     write_whole(folder / "failures.parquet", buffer.getvalue())
     return len(rows)
 

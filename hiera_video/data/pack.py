@@ -87,6 +87,7 @@ def pack(
         on_video: called with the bytes of each video that is packed, also of those from an earlier start.
 
     Raises:
+        FileNotFoundError: none of the videos can be packed.
         ValueError: the folder holds shards of other videos, or packed in another way.
         UnreachableError: the server of a video does not answer: a later start may go on.
         OSError: a tar file cannot be written.
@@ -94,6 +95,9 @@ def pack(
     folder = Path(output_dir)
     packed = Packed([None] * len(paths))
     samples = list(_plan_samples(paths, labels, names or _shorten(paths), packed))
+    if not samples:
+        path, reason = next(iter(packed.failures.items()), (str(folder), "the list is empty"))
+        raise FileNotFoundError(f"none of {len(paths)} videos can be packed; {path}: {reason}")
     digest = hashlib.blake2b(digest_size=16)
     for path, label in zip(paths, labels, strict=True):
         digest.update(f"{path}\n{label}\n".encode("utf-8", "surrogateescape"))
