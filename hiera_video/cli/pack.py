@@ -107,7 +107,7 @@ def build_lists(cfg: CfgNode, videos: str) -> dict[str, VideoList]:
         raise ValueError("what is to be packed? Name VIDEOS, or lists by --cfg and DATA.PATH_TO_DATA_DIR")
     lists, _, findings = build_config_lists(cfg, ())
     if findings:
-        raise ValueError("; ".join(finding.reason for finding in findings))
+        raise ValueError("; ".join(dict.fromkeys(finding.reason for finding in findings)))
     return lists
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import io
 import time
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
 import fsspec
-from fsspec.caching import BlockCache
 
 from hiera_video.utils.logging import get_logger
 
@@ -52,13 +52,14 @@ class RangeFile(io.RawIOBase):
 
     def __init__(self, url: str, *, start: int, size_bytes: int, block_bytes: int | None = None) -> None:
         """The bytes [start, start + size_bytes) of a file, in blocks of `BLOCK_BYTES` or of ``block_bytes``."""
-        self._size_bytes, self._position = size_bytes, 0
-        self._blocks = BlockCache(
-            block_bytes or BLOCK_BYTES,
-            lambda first, end: read_range(url, start + first, start + end),
-            size_bytes,
-            maxblocks=_CACHED_BLOCKS,
-        )
+        self._size_bytes, self._position, self._block_bytes = size_bytes, 0, block_bytes or BLOCK_BYTES
+
+        @functools.lru_cache(maxsize=_CACHED_BLOCKS)
+        def get_block(number: int) -> bytes:
+            first = number * self._block_bytes
+            return read_range(url, start + first, start + min(first + self._block_bytes, size_bytes))
+
+        self._get_block = get_block
 
     def readable(self) -> bool:
         """True."""
@@ -81,7 +82,9 @@ class RangeFile(io.RawIOBase):
         """The next bytes; fewer at the end."""
         left = max(self._size_bytes - self._position, 0)
         count = left if size is None or size < 0 else min(size, left)
-        data = self._blocks._fetch(self._position, self._position + count) if count else b""
+        first, skipped = divmod(self._position, self._block_bytes)
+        blocks = range(first, -(-(self._position + count) // self._block_bytes) if count else first)
+        data = b"".join(map(self._get_block, blocks))[skipped : skipped + count]
         self._position += len(data)
         return data
 

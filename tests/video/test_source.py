@@ -1,12 +1,8 @@
 """Videos that are not local files: remote ones, which are fetched in part, and folders of pictures."""
 
-import http.server
 import io
 import random
-import re
-import threading
 import typing
-from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -20,64 +16,6 @@ from hiera_video.video import VideoDecodeError, VideoReader, remote
 
 BLOCK_BYTES = 4096
 SMALL_GROUPS = {"crf": "1", "preset": "ultrafast", "x264-params": "scenecut=0:bframes=2:keyint=10:min-keyint=10"}
-
-
-class RangeServer(http.server.ThreadingHTTPServer):
-    """Serves a folder, with ranges, and counts the bytes of the files that it sends."""
-
-    def __init__(self, folder, *, has_ranges=True):
-        self.folder, self.has_ranges, self.num_bytes = folder, has_ranges, 0
-        super().__init__(("127.0.0.1", 0), RangeHandler)
-        self.address = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
-class RangeHandler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self, is_head=False):
-        path = Path(self.server.folder) / self.path.lstrip("/")
-        if not path.is_file():
-            self.send_error(404)
-            return
-        data = path.read_bytes()
-        total = len(data)
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)?", self.headers.get("Range", ""))
-        if asked and self.server.has_ranges:
-            start, end = int(asked[1]), min(int(asked[2] or total - 1), total - 1)
-            data = data[start : end + 1]
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{end}/{total}")
-        else:
-            self.send_response(200)
-        if self.server.has_ranges:
-            self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if not is_head:
-            self.server.num_bytes += len(data)
-            self.wfile.write(data)
-
-    def do_HEAD(self):
-        self.do_GET(is_head=True)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def serve(monkeypatch, tmp_path):
-    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
-    servers = []
-
-    def start(folder, **options):
-        servers.append(RangeServer(folder, **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture(scope="module")
