@@ -206,8 +206,8 @@ def _split(samples: list[_Sample], shard_bytes: int, class_names: Sequence[str] 
     group: list[_Sample] = []
     total = END_BYTES
     for sample in samples:
-        extras = sum(count_tar_bytes(len(data)) for _, data in _make_extras(sample, class_names))
-        needed = count_tar_bytes(sample.size_bytes) + extras
+        extras = sum(count_tar_bytes(name, len(data)) for name, data in _make_extras(sample, class_names))
+        needed = count_tar_bytes(sample.name, sample.size_bytes) + extras
         if group and total + needed > shard_bytes:
             yield group
             group, total = [], END_BYTES
@@ -273,6 +273,6 @@ def _read_names(shard: Path) -> set[str]:
     beside = Path(f"{shard}{INDEX_SUFFIX}")
     try:
         return set(load_index(beside, size_bytes=shard.stat().st_size).names)
-    except ValueError:
+    except (ValueError, FileNotFoundError):
         index_shard(str(shard))
         return set(load_index(beside, size_bytes=shard.stat().st_size).names)

@@ -131,6 +131,7 @@ def load_index(path: Path, *, size_bytes: int) -> ShardIndex:
         size_bytes: of its tar file.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: the file is no index, or that of a tar file of another size.
     """
     return ShardIndex(_read_table(pa.memory_map(str(path)), str(path)), source=str(path), size_bytes=size_bytes)

@@ -88,9 +88,11 @@ def _read(source: BinaryIO, size_bytes: int) -> bytes:
         raise ReadError(str(error)) from error
 
 
-def count_tar_bytes(size_bytes: int) -> int:
-    """What a member of this size takes in a tar file: its header, and whole blocks."""
-    return BLOCK_BYTES + size_bytes + -size_bytes % BLOCK_BYTES
+def count_tar_bytes(name: str, size_bytes: int) -> int:
+    """What a member of this name and size takes in a tar file: its header, and whole blocks."""
+    is_plain = name.isascii() and len(name) <= tarfile.LENGTH_NAME
+    header_bytes = HEADER_BYTES if is_plain else len(tarfile.TarInfo(name).tobuf(tarfile.PAX_FORMAT))
+    return header_bytes + size_bytes + -size_bytes % BLOCK_BYTES
 
 
 def make_key(name: str) -> str:

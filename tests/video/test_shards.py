@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from tar_factory import write_tar
 from video_factory import cut_file, paint_number, read_number
 
 from hiera_video.video import VideoDecodeError, VideoReader, remote, shards
@@ -41,16 +42,6 @@ def videos(painted_video):
 @pytest.fixture
 def shard(tmp_path, videos):
     return write_tar(tmp_path / "s.tar", {name: path.read_bytes() for name, path in videos.items()})
-
-
-def write_tar(path, contents):
-    """A tar file as Python's tarfile writes it."""
-    with tarfile.open(path, "w") as archive:
-        for name, data in contents.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
 
 
 @pytest.mark.parametrize("backend", ["pyav", "decord"])
@@ -231,10 +222,19 @@ def test_remote_members_are_fetched_in_part(videos, shard, serve, monkeypatch):
         member.get_frames([20])
     assert server.num_bytes == 512 + size, "its header, itself, and nothing of its neighbors"
     assert [method for method, *_ in server.requests] == ["GET"], "its size is known from the index"
-    monkeypatch.setattr(remote, "BLOCK_BYTES", 1024)
-    server.num_bytes = 0
-    with VideoReader(f"{server.address}/s.tar#b/h264.mp4", index=member.index):
-        assert 0 < server.num_bytes < size / 2
+
+
+def test_of_a_long_remote_member_only_the_needed_blocks_are_fetched(tmp_path, painted_video, serve, monkeypatch):
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(remote, "BLOCK_BYTES", 4096)
+    options = {"crf": "1", "preset": "ultrafast", "x264-params": "scenecut=0:bframes=2:keyint=10:min-keyint=10"}
+    path = painted_video("long_remote.mp4", num_frames=300, width=640, height=480, options=options)
+    shard = write_tar(tmp_path / "s.tar", {"first": b"x" * 1000, "long.mp4": path.read_bytes()})
+    index_shard(str(shard))
+    server = serve(tmp_path)
+    with VideoReader(f"{server.address}/s.tar#long.mp4") as reader:
+        assert [read_number(frame) for frame in reader.get_frames([70, 75])] == [70, 75]
+        assert 0 < server.num_bytes < path.stat().st_size / 3
 
 
 def test_a_remote_shard_without_an_index_is_scanned_once(tmp_path, serve, painted_video):
