@@ -3,6 +3,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+from tar_factory import write_tar
 
 from hiera_video.config import load_config
 from hiera_video.streams.collect import Collection, build_collection, collect_paths, collect_videos
@@ -128,3 +129,14 @@ def test_pictures_are_taken_where_there_are_no_videos(folder, tmp_path):
     assert [path.rsplit("/", 1)[1] for path in found.paths] == ["a.jpg", "b.PNG"]
     (tmp_path / "pictures" / "clip.mp4").touch()
     assert len(collect_videos(str(tmp_path / "pictures")).paths) == 1, "beside videos, pictures are their thumbnails"
+
+
+def test_tar_files_name_their_members(tmp_path):
+    shards = [write_tar(tmp_path / f"{i}.tar", {f"{i}/b.mp4": b"1", f"{i}/b.cls": b"1"}) for i in range(2)]
+    expected = [f"{shards[0]}#0/b.mp4", f"{shards[1]}#1/b.mp4"]
+    assert collect_videos(str(shards[1])).paths.tolist() == expected[1:]
+    assert collect_videos(f"{tmp_path}/*.tar").paths.tolist() == expected
+    assert collect_videos(str(tmp_path)).paths.tolist() == expected
+    assert collect_videos(expected[0]).paths.tolist() == expected[:1]
+    (tmp_path / "single.mp4").write_bytes(b"x")
+    assert collect_videos(str(tmp_path)).paths.tolist() == [str(tmp_path / "single.mp4")]
