@@ -98,12 +98,15 @@ class ShardIndex:
         return self._starts[row].as_py(), self._sizes[row].as_py(), self._headers[row].as_py()
 
     def list_near(self, name: str, count: int) -> list[str]:
-        """Names like this one: neighbors in the order of names, and those with the same last part."""
+        """The neighbors of a name, on either side, in the order of names."""
         row = self._bisect(name.encode("utf-8", "surrogateescape"))
-        near = self._names[max(row - count, 0) : row + count].to_pylist()
-        ending = name.rsplit("/", 1)[-1].encode("utf-8", "surrogateescape")
-        same = self._names.filter(pc.ends_with(self._names, ending))[:count].to_pylist()
-        return [_decode(found) for found in [*same, *near]]
+        return [_decode(found) for found in self._names[max(row - count, 0) : row + count].to_pylist()]
+
+    def list_same_last(self, name: str, count: int) -> list[str]:
+        """Members in other folders whose last part is that of this name."""
+        ending = ("/" + name.rsplit("/", 1)[-1]).encode("utf-8", "surrogateescape")
+        same = self._names.filter(pc.ends_with(self._names, ending))
+        return [_decode(found) for found in same[:count].to_pylist()]
 
     def write(self, path: Path) -> None:
         """Writes it to a file, whole or not at all; several processes may do so at once."""

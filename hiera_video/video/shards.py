@@ -139,7 +139,7 @@ def index_shard(shard: str) -> int:
 def _make_member(index: ShardIndex, shard: str, name: str, *, version: str, shown: str = "") -> Member:
     place = index.find(name)
     if place is None:
-        near = difflib.get_close_matches(name, index.list_near(name, _NEAR), n=1, cutoff=0.5)
+        near = index.list_same_last(name, 1) or difflib.get_close_matches(name, index.list_near(name, _NEAR), n=1)
         hint = f"did you mean {near[0]}?" if near else f"it has {len(index):,} members"
         raise FileNotFoundError(f"{name_member(shown or shard, name)}: the tar file has no such member; {hint}")
     return Member(shard, name, *place, version=version)
