@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
     from hiera_video.data.lists import VideoList
-    from hiera_video.data.pack import Packed
+    from hiera_video.data.pack import Label, Packed
     from hiera_video.video.manifest import VideoRecord
 
 SPLITS = ("train", "val", "test")
@@ -111,19 +111,32 @@ def build_lists(cfg: CfgNode, videos: str) -> dict[str, VideoList]:
     return lists
 
 
+def get_labels(videos: VideoList) -> list[Label]:
+    """The label of each video, or the tuple of its labels where the list allows several."""
+    sets = videos.label_sets
+    if sets is None:
+        return videos.labels.tolist()
+    return [tuple(sets.get(position).tolist()) for position in range(len(videos))]
+
+
 def pack_lists(cfg: CfgNode, lists: dict[str, VideoList], args: argparse.Namespace) -> int:
     """Packs the lists and writes everything beside the shards; returns how many videos could not be packed."""
+    import numpy as np
     from tqdm import tqdm
 
     from hiera_video.data.pack import pack
 
     folder = Path(os.path.abspath(args.output_dir))
-    packed = {}
+    packed: dict[str, Packed] = {}
     for name, videos in lists.items():
+        same = [other for other in packed if np.array_equal(lists[other].paths, videos.paths)]
+        if same and get_labels(lists[same[0]]) == get_labels(videos):
+            packed[name] = packed[same[0]]  # as the one list that serves Charades for validation and testing
+            continue
         with tqdm(desc=f"packing {name}", unit="B", unit_scale=True, mininterval=_get_interval_sec()) as bar:
             packed[name] = pack(
                 videos.paths.tolist(),
-                videos.labels.tolist(),
+                get_labels(videos),
                 output_dir=folder,
                 prefix=name,
                 class_names=videos.class_names,
@@ -189,15 +202,17 @@ def write_lists(folder: Path, lists: dict[str, VideoList], packed: dict[str, Pac
     import yaml
 
     from hiera_video.data.lists import UNLABELED
+    from hiera_video.data.multilabel_lists import NO_CLASS
     from hiera_video.utils.files import write_whole
 
     keys = {"FORMAT": "kinetics", "PATH_TO_DATA_DIR": str(folder), "PATH_PREFIX": "", "PATH_LABEL_SEPARATOR": " "}
     keys["MANIFEST"] = str(folder / "manifest.parquet")
     for name, videos in lists.items():
-        lines, columns = [], (videos.paths.tolist(), videos.labels.tolist(), packed[name].members)
+        lines, columns = [], (videos.paths.tolist(), get_labels(videos), packed[name].members)
         for source, label, member in zip(*columns, strict=True):
             path = member or _make_absolute(source)
-            lines.append(path if label == UNLABELED else f"{path} {label}")
+            text = (",".join(map(str, label)) or NO_CLASS) if isinstance(label, tuple) else str(label)
+            lines.append(path if label == UNLABELED else f"{path} {text}")
         write_whole(folder / f"{name}.csv", ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
         if videos.class_names:
             keys["CLASS_NAMES_PATH"] = str(folder / "class_names.json")

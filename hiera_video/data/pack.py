@@ -28,11 +28,13 @@ from hiera_video.video.source import find_source
 
 logger = get_logger(__name__)
 
+Label = int | tuple[int, ...]  # a video's class, or in lists with any number of classes for a video its classes
+
 
 class _Sample(NamedTuple):
     position: int  # in the list
     path: str
-    label: int
+    label: Label
     key: str
     name: str  # of the video's member
     size_bytes: int
@@ -58,7 +60,7 @@ class Packed:
 
 def pack(
     paths: Sequence[str],
-    labels: Sequence[int],
+    labels: Sequence[Label],
     *,
     output_dir: str | os.PathLike[str],
     prefix: str = "shard",
@@ -76,7 +78,8 @@ def pack(
 
     Args:
         paths: of the videos: files, URLs, or members of other shards.
-        labels: of each; `UNLABELED` for none.
+        labels: of each; `UNLABELED` for none. Tuples, where a video has any number of classes: these stand in ``.json``
+            alone, as ``labels`` and ``classes``.
         output_dir: gets the tar files.
         prefix: how their names begin; one for each list.
         names: a name of each video, with its suffix, of which its key is made; None: its path below the folder of all.
@@ -161,7 +164,7 @@ def _open_state(folder: Path, prefix: str, settings: dict[str, Any]) -> _State:
 
 
 def _plan_samples(
-    paths: Sequence[str], labels: Sequence[int], names: Sequence[str], packed: Packed
+    paths: Sequence[str], labels: Sequence[Label], names: Sequence[str], packed: Packed
 ) -> Iterator[_Sample]:
     """The samples, whose keys differ; what cannot be packed goes to the failures."""
     used: set[str] = set()
@@ -183,7 +186,7 @@ def _plan_samples(
             packed.failures[path] = str(error).removeprefix(f"{path}: ")
             continue
         suffix = re.sub(r"[^a-z0-9]", "", suffix.lower()) or "video"
-        yield _Sample(position, path, int(label), key, f"{key}.{suffix}", size_bytes)
+        yield _Sample(position, path, label, key, f"{key}.{suffix}", size_bytes)
 
 
 def _shorten(paths: Sequence[str]) -> list[str]:
@@ -221,7 +224,11 @@ def _make_extras(sample: _Sample, class_names: Sequence[str] | None) -> list[tup
     """Name and bytes of the members beside the video."""
     facts: dict[str, Any] = {"path": sample.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")}
     extras = []
-    if sample.label != UNLABELED:
+    if isinstance(sample.label, tuple):
+        facts["labels"] = sample.label
+        if class_names is not None:
+            facts["classes"] = [class_names[label] for label in sample.label if label < len(class_names)]
+    elif sample.label != UNLABELED:
         facts["label"] = sample.label
         if class_names is not None and sample.label < len(class_names):
             facts["class"] = class_names[sample.label]

@@ -1,5 +1,8 @@
 """`hiera-video pack`: lists, manifest and config of a packed data set lead to the same videos, wherever it lies."""
 
+import json
+import tarfile
+
 import pandas as pd
 import pytest
 import torch
@@ -116,3 +119,21 @@ def test_indexes_alone(tmp_path, capsys):
     assert tool.main(["--index", f"{tmp_path}/*.tar"]) == 0
     assert "2 members" in capsys.readouterr().out and shard.with_name("s.tar.index").is_file()
     assert list(shards.list_members(str(shard))) == ["a", "b"]
+
+
+def test_videos_with_several_classes_and_a_list_that_serves_twice(data, tmp_path):
+    (tmp_path / "in").mkdir()
+    lines = f"{data}/3.mp4 0,1\n{data}/4.mp4 -\n"
+    for name in ("val", "test"):
+        (tmp_path / "in" / f"{name}.csv").write_text(lines)
+    words = make_words(tmp_path / "in", MODEL__LOSS_FUNC="bce_logit")
+    assert tool.main(["--output-dir", str(tmp_path / "out"), "--workers", "1", *words]) == 0
+    cfg = load_config(
+        [str(tmp_path / "out" / "packed.yaml")], make_words(tmp_path / "out", MODEL__LOSS_FUNC="bce_logit")
+    )
+    for split in ("val", "test"):
+        videos = build_video_list(cfg, split)
+        assert [videos.label_sets.get(i).tolist() for i in range(2)] == [[0, 1], []]
+        assert [path.split("/")[-1] for path in videos.paths] == ["val-000000.tar#3.mp4", "val-000000.tar#4.mp4"]
+    with tarfile.open(tmp_path / "out" / "val-000000.tar") as archive:
+        assert json.load(archive.extractfile("3.json"))["labels"] == [0, 1] and "3.cls" not in archive.getnames()
