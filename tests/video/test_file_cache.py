@@ -369,3 +369,22 @@ def test_a_locked_file_is_not_removed(files, cache):
         fcntl.flock(other, fcntl.LOCK_SH)
         assert not file_cache._remove_unused(kept.path)
     assert file_cache._remove_unused(kept.path)
+
+
+def test_a_partial_file_that_another_process_made_anew_is_left_to_it(files, cache, monkeypatch):
+    """While a process waits for the lock, the file is removed and made again: what it has open is no longer that file."""
+    url = files("a", b"xyz")
+    flock, replaced = fcntl.flock, []
+
+    def replace_meanwhile(file, operation):
+        partials = list(cache_folder.rglob("*.partial"))
+        if operation == fcntl.LOCK_EX and partials and not replaced:
+            replaced.extend(partials)
+            partials[0].rename(partials[0].with_name("old"))
+            partials[0].write_bytes(b"")
+        flock(file, operation)
+
+    cache_folder = file_cache.Path(cache.folder)
+    monkeypatch.setattr(file_cache.fcntl, "flock", replace_meanwhile)
+    assert read(cache.fetch_file(url)) == b"xyz" and len(replaced) == 1
+    assert not replaced[0].exists()
