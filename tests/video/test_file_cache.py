@@ -372,7 +372,7 @@ def test_a_locked_file_is_not_removed(files, cache):
 
 
 def test_a_partial_file_that_another_process_made_anew_is_left_to_it(files, cache, monkeypatch):
-    """While a process waits for the lock, the file is removed and made again: what it has open is no longer that file."""
+    """While a process waits for the lock, the file is removed and made again: it has another one open then."""
     url = files("a", b"xyz")
     flock, replaced = fcntl.flock, []
 
