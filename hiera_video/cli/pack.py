@@ -77,7 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     cfg = load_config(args.cfg_files, [*pairs, "TRAIN.ENABLE", "False", "TEST.ENABLE", "False"])
     with stop_on_signals(), lock_output(args.output_dir):
-        num_failures = pack_lists(cfg, build_lists(cfg, videos), args)
+        num_failures = pack_lists(
+            cfg,
+            build_lists(cfg, videos),
+            output_dir=args.output_dir,
+            shard_gb=args.shard_gb,
+            keeps_order=args.keep_order,
+            num_workers=args.workers,
+            timeout_sec=args.timeout_sec,
+        )
     return int(num_failures > 0)
 
 
@@ -119,14 +127,33 @@ def get_labels(videos: VideoList) -> list[Label]:
     return [tuple(sets.get(position).tolist()) for position in range(len(videos))]
 
 
-def pack_lists(cfg: CfgNode, lists: dict[str, VideoList], args: argparse.Namespace) -> int:
-    """Packs the lists and writes everything beside the shards; returns how many videos could not be packed."""
+def pack_lists(
+    cfg: CfgNode,
+    lists: dict[str, VideoList],
+    *,
+    output_dir: str,
+    shard_gb: float = 1.0,
+    keeps_order: bool = False,
+    num_workers: int = 1,
+    timeout_sec: float = 300.0,
+) -> int:
+    """Packs the lists and writes everything beside the shards; returns how many videos could not be packed.
+
+    Args:
+        cfg: DATA.MANIFEST names what is known of the videos; RNG_SEED draws their order.
+        lists: name of each, with which its shards begin -> its videos.
+        output_dir: gets everything.
+        shard_gb: size of a tar file, in 10^9 bytes.
+        keeps_order: the order is that of the lists.
+        num_workers: processes that look at members of which nothing is known.
+        timeout_sec: for one of them.
+    """
     import numpy as np
     from tqdm import tqdm
 
     from hiera_video.data.pack import pack
 
-    folder = Path(os.path.abspath(args.output_dir))
+    folder = Path(os.path.abspath(output_dir))
     packed: dict[str, Packed] = {}
     for name, videos in lists.items():
         same = [other for other in packed if np.array_equal(lists[other].paths, videos.paths)]
@@ -140,11 +167,11 @@ def pack_lists(cfg: CfgNode, lists: dict[str, VideoList], args: argparse.Namespa
                 output_dir=folder,
                 prefix=name,
                 class_names=videos.class_names,
-                shard_bytes=int(args.shard_gb * _BYTES_PER_GB),
-                seed=None if args.keep_order else cfg.RNG_SEED,
+                shard_bytes=int(shard_gb * _BYTES_PER_GB),
+                seed=None if keeps_order else cfg.RNG_SEED,
                 on_video=bar.update,
             )
-    write_manifest(cfg, folder, lists, packed, args)
+    write_manifest(cfg, folder, lists, packed, num_workers=num_workers, timeout_sec=timeout_sec)
     write_lists(folder, lists, packed)
     num_failures = write_failures(folder, packed)
     for name, result in packed.items():
@@ -160,7 +187,13 @@ def pack_lists(cfg: CfgNode, lists: dict[str, VideoList], args: argparse.Namespa
 
 
 def write_manifest(
-    cfg: CfgNode, folder: Path, lists: dict[str, VideoList], packed: dict[str, Packed], args: argparse.Namespace
+    cfg: CfgNode,
+    folder: Path,
+    lists: dict[str, VideoList],
+    packed: dict[str, Packed],
+    *,
+    num_workers: int,
+    timeout_sec: float,
 ) -> None:
     """Checks the members as `hiera-video check` does, but for what DATA.MANIFEST knows of their sources."""
     from dataclasses import replace
@@ -181,10 +214,11 @@ def write_manifest(
             splits.setdefault(shown[path], []).append(name)
             labels.setdefault(shown[path], label)
             record = known.get_entry(source) if known is not None else None
-            if record is not None and member:
-                records[path] = replace(record, mtime_sec=os.stat(folder / member.partition("#")[0]).st_mtime)
+            if record is not None:
+                shard = folder / member.partition("#")[0] if member else None
+                records[path] = replace(record, mtime_sec=shard.stat().st_mtime) if shard else record
     records = inspect_all(
-        list(shown), num_workers=args.workers, full_decode=False, timeout_sec=args.timeout_sec, known=records
+        list(shown), num_workers=num_workers, full_decode=False, timeout_sec=timeout_sec, known=records
     )
     write_manifest(
         folder / "manifest.parquet",
