@@ -142,7 +142,8 @@ def test_a_chunk_has_as_many_clips_as_its_views_allow(num_crops, views_per_chunk
     cfg = load_config([], ["TRAIN.ENABLE", "False", "DATA.TEST_CROP_SIZE", "64", "DATA.MAX_SHORT_SIDE", "300"])
     reader = build_clip_reader(cfg, windows, num_crops=num_crops, views_per_chunk=views_per_chunk)
     assert (reader.clips_per_chunk, reader.transform.num_crops, reader.transform.size_px) == (expected, num_crops, 64)
-    assert reader.open_reader.keywords == {"manifest": None, "backend": "pyav", "max_short_side_px": 300}
+    expected_options = {"manifest": None, "backend": "pyav", "max_short_side_px": 300, "cache": None}
+    assert reader.open_reader.keywords == expected_options
     with pytest.raises(ValueError, match="num_crops is 0"):
         build_clip_reader(cfg, windows, num_crops=0)
 
