@@ -17,6 +17,7 @@ from hiera_video.engine.checkpoint import compute_digest
 from hiera_video.engine.training.bad_videos import BadVideos
 from hiera_video.models.checkpoint_file import CheckpointFile
 from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.sharding import get_local
 from hiera_video.solver.optimizer import build_optimizer
 from hiera_video.utils.distributed import get_device, get_world_size
 from hiera_video.utils.trees import map_tensors
@@ -41,8 +42,8 @@ class MovingAverage(AveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Takes the model's weights as they are now into the average."""
-        averages = list(chain(self.module.parameters(), self.module.buffers()))
-        values = list(chain(model.parameters(), model.buffers()))
+        averages = [get_local(value) for value in chain(self.module.parameters(), self.module.buffers())]
+        values = [get_local(value) for value in chain(model.parameters(), model.buffers())]
         if self.n_averaged:
             self.update_average(averages, values, self.n_averaged)
         else:
