@@ -5,7 +5,6 @@
 Rank 0 prints one JSON object: for each case the losses of both, and the bytes that it holds of the divided model.
 """
 
-import copy
 import json
 
 import torch

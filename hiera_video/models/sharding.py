@@ -139,7 +139,7 @@ def shard_model(model: nn.Module, *, sharding: str, precision: str = "fp32") -> 
     for block in find_blocks(model):
         if precision == "bf16":
             norms = [block.norm1, block.norm2]
-            fully_shard(norms, mesh=mesh, reshard_after_forward=again, mp_policy=as_it_is)  # type: ignore[arg-type]  # 2.6
+            fully_shard(norms, mesh=mesh, reshard_after_forward=again, mp_policy=as_it_is)
         fully_shard(block, mesh=mesh, reshard_after_forward=again, mp_policy=half if precision == "bf16" else as_it_is)
     fully_shard(model, mesh=mesh, reshard_after_forward=again, mp_policy=as_it_is)
 

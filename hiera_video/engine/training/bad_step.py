@@ -20,7 +20,6 @@ from hiera_video.models.sharding import get_local, is_sharded
 from hiera_video.utils.distributed import get_device, get_rank, is_main_process
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.rng import seed_everything
-from hiera_video.utils.trees import copy_to_cpu
 
 logger = get_logger(__name__)
 
@@ -78,9 +77,10 @@ def _write(
 ) -> None:
     tensors = [{key: value for key, value in batch.items() if key != "bad"} for batch in batches]
     place = {"epoch": state.epoch, "step": state.step, "rank": get_rank(), "lr": lr, "paths": list(paths)}
+    weights = state.copy_weights()
     try:
         if is_main_process():
-            save_checkpoint(folder / "weights.pth", {"model_state": copy_to_cpu(state.model.state_dict())})
+            save_checkpoint(folder / "weights.pth", {"model_state": weights})
         content = {**place, "batches": tensors, "loss_scale": state.scaler.get_scale(), "cfg": dump_config(cfg)}
         save_checkpoint(folder / f"rank_{get_rank()}.pth", content)
     except OSError as error:
