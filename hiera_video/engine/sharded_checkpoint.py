@@ -180,12 +180,12 @@ def join_checkpoint(source: str, path: str | os.PathLike[str]) -> str:
     """Writes a sharded checkpoint as one file, as a job without sharding would have; gives its digest.
 
     Raises:
-        ValueError: it is no checkpoint of a training job, or what is written is not what was read.
-        FileExistsError: there is such a file.
+        ValueError: it is no checkpoint of a training job, there is such a file already, or what is written is not what
+            was read.
     """
     out = Path(path)
     if out.exists():
-        raise FileExistsError(f"{out} exists already; remove it, or name another")
+        raise ValueError(f"{out} exists already; remove it, or name another")
     file = read_checkpoint_file(source, part="all")
     if file.kind != "training":
         raise ValueError(f"{source} is no checkpoint of a training job: it has no state of an optimizer")
