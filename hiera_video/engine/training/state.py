@@ -17,11 +17,21 @@ from hiera_video.engine.checkpoint import compute_digest
 from hiera_video.engine.training.bad_videos import BadVideos
 from hiera_video.models.checkpoint_file import CheckpointFile
 from hiera_video.models.encoder import HieraEncoder
-from hiera_video.models.sharding import gather_model, gather_state, get_local, make_skeleton, shard_model
+from hiera_video.models.sharding import (
+    compute_sharded_bytes,
+    gather_model,
+    gather_state,
+    get_local,
+    make_skeleton,
+    shard_model,
+)
 from hiera_video.solver.optimizer import build_optimizer
 from hiera_video.utils.distributed import all_gather_objects, get_device, get_world_size, is_main_process
+from hiera_video.utils.logging import get_logger
 from hiera_video.utils.trees import copy_to_cpu, map_tensors
 from hiera_video.utils.versions import get_versions
+
+logger = get_logger(__name__)
 
 
 class MovingAverage(AveragedModel):
@@ -119,6 +129,7 @@ def build_state(cfg: CfgNode, model: HieraEncoder) -> TrainState:
         ema = MovingAverage(model, cfg.SOLVER.EMA_DECAY)
     skeleton = None
     if is_divided(cfg):
+        logger.info("%s", _describe_sharding(cfg, model))
         skeleton = make_skeleton(model)
         for whole in (model, ema.module) if ema else (model,):
             shard_model(whole, sharding=cfg.TRAIN.SHARDING, precision=cfg.TRAIN.PRECISION)
@@ -129,6 +140,25 @@ def build_state(cfg: CfgNode, model: HieraEncoder) -> TrainState:
         ema=ema,
         bad_videos=BadVideos(cfg.DATA.MAX_BAD_VIDEOS),
         skeleton=skeleton,
+    )
+
+
+def _describe_sharding(cfg: CfgNode, model: nn.Module) -> str:
+    num_moments = 2 if cfg.SOLVER.OPTIMIZING_METHOD == "adamw" else int(cfg.SOLVER.MOMENTUM > 0)
+    whole, divided = (
+        compute_sharded_bytes(
+            model,
+            sharding=sharding,
+            num_processes=get_world_size(),
+            precision=cfg.TRAIN.PRECISION,
+            num_moments=num_moments,
+            has_average=bool(cfg.SOLVER.EMA_DECAY),
+        ).total
+        for sharding in ("none", cfg.TRAIN.SHARDING)
+    )
+    return (
+        f"TRAIN.SHARDING {cfg.TRAIN.SHARDING} over {get_world_size()} processes: each holds at most "
+        f"{divided / 1e6:.1f} MB of weights, gradients and moments instead of {whole / 1e6:.1f} MB, beside activations"
     )
 
 
