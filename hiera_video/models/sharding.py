@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -156,7 +157,7 @@ def get_local(tensor: Tensor) -> Tensor:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether `shard_model` has divided a model."""
-    return any(hasattr(parameter, "to_local") for parameter in model.parameters())
+    return any(hasattr(parameter, "to_local") for parameter in islice(model.parameters(), 1))
 
 
 def make_skeleton(model: AnyModule) -> AnyModule:

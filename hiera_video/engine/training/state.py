@@ -128,6 +128,8 @@ def build_state(cfg: CfgNode, model: HieraEncoder) -> TrainState:
     if cfg.SOLVER.EMA_DECAY:
         ema = MovingAverage(model, cfg.SOLVER.EMA_DECAY)
     skeleton = None
+    if cfg.TRAIN.SHARDING != "none" and not is_divided(cfg):
+        logger.info("TRAIN.SHARDING %s: one process alone has nothing to divide", cfg.TRAIN.SHARDING)
     if is_divided(cfg):
         logger.info("%s", _describe_sharding(cfg, model))
         skeleton = make_skeleton(model)
