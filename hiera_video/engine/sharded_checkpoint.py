@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,6 +64,18 @@ def save_sharded_checkpoint(path: Path, content: dict[str, Any]) -> None:
         if is_main_process():
             shutil.rmtree(partial, ignore_errors=True)  # it may fill the disk
         raise
+
+
+def check_shared_folder(output_dir: str | Path) -> None:
+    """Raises OSError in all processes where they do not share the disk that checkpoints will be written to."""
+    folder = Path(output_dir) / "checkpoints"
+    names = all_gather_objects(f".shared_{time.time_ns()}{SHARDED_SUFFIX}.partial")
+    _do_together(lambda: _make_folder(folder / names[0]) if is_main_process() else None)
+    try:
+        _do_together(lambda: _check_shared(folder / names[0]))
+    finally:
+        if is_main_process():
+            shutil.rmtree(folder / names[0], ignore_errors=True)
 
 
 def save_together(writer: CheckpointWriter, path: Path, content: dict[str, Any], *, must_succeed: bool = False) -> None:

@@ -18,6 +18,7 @@ from hiera_video.engine.checkpoint import (
     remove_old_checkpoints,
 )
 from hiera_video.engine.sharded_checkpoint import (
+    check_shared_folder,
     join_checkpoint,
     read_pieces,
     save_sharded_checkpoint,
@@ -171,6 +172,14 @@ def test_a_full_disk_is_an_error_of_the_checkpoint(make_content, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert not list(path.parent.iterdir())
+
+
+def test_folders_that_are_not_shared_are_found_before_training(mesh, tmp_path, monkeypatch):
+    check_shared_folder(tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())
+    monkeypatch.setattr(sharded_checkpoint, "_make_folder", lambda partial: partial.with_name("elsewhere").mkdir())
+    with pytest.raises(OSError, match="is not there for rank 0: with TRAIN.SHARDING OUTPUT_DIR must lie on a disk"):
+        check_shared_folder(tmp_path)
 
 
 def test_folders_and_files_count_alike_when_old_ones_go(tmp_path):

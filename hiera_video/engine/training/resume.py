@@ -18,6 +18,7 @@ from hiera_video.engine.checkpoint import (
     get_validation_record_path,
     list_checkpoints,
 )
+from hiera_video.engine.sharded_checkpoint import check_shared_folder
 from hiera_video.engine.training.divide import divide_file, share_outline
 from hiera_video.engine.training.state import TrainState, build_state, is_divided, restore_state
 from hiera_video.models.checkpoint_file import CheckpointFile, read_checkpoint_file
@@ -63,7 +64,10 @@ def start_or_resume(cfg: CfgNode, model: HieraEncoder, *, num_videos: int) -> Tr
     Raises:
         ValueError: no checkpoint of OUTPUT_DIR can be read, or the config cannot go on from it.
         RuntimeError: the processes are not in the same state.
+        OSError: with TRAIN.SHARDING: the processes do not share OUTPUT_DIR.
     """
+    if is_divided(cfg):
+        check_shared_folder(cfg.OUTPUT_DIR)
     found = _find_readable(cfg) if cfg.TRAIN.AUTO_RESUME and is_main_process() else None
     file = share_outline(found) if is_divided(cfg) else _broadcast_file(found)
     if file is None:
