@@ -200,7 +200,7 @@ def join_checkpoint(source: str, path: str | os.PathLike[str]) -> str:
     if out.exists():
         raise ValueError(f"{out} exists already; remove it, or name another")
     file = read_checkpoint_file(source, part="all")
-    if file.kind != "training":
+    if not file.training.get("optimizer_state"):
         raise ValueError(f"{source} is no checkpoint of a training job: it has no state of an optimizer")
     own = {"cfg": file.config, "class_names": list(file.class_names), "tokens_grid": list(file.tokens_grid or ())}
     content = {

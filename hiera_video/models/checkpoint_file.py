@@ -37,7 +37,7 @@ class CheckpointFile:
 
     Attributes:
         source: the path or URL by which the file was asked for.
-        kind: "training" (a training job can resume from it), "released" (weights under the key `model_state`) or
+        kind: "training" (a training job wrote it), "released" (weights under the key `model_state`) or
             "weights" (a bare state dict; a `.safetensors` file).
         weights: under our names, without prefixes of wrappers. Of a training job with EMA, the average.
         format: whose names the file itself has, see `foreign_weights.recognize_format`.

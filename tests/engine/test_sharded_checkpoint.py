@@ -1,5 +1,6 @@
 """Checkpoints that are folders of pieces, in a group of one process; `training/test_divide.py` has more processes."""
 
+import json
 import pickle
 import resource
 import signal
@@ -14,6 +15,7 @@ from hiera_video.engine.checkpoint import (
     compute_digest,
     find_last_checkpoint,
     get_checkpoint_path,
+    get_validation_record_path,
     list_checkpoints,
     remove_old_checkpoints,
 )
@@ -24,7 +26,7 @@ from hiera_video.engine.sharded_checkpoint import (
     save_sharded_checkpoint,
     save_together,
 )
-from hiera_video.engine.trained import compute_file_sha256
+from hiera_video.engine.trained import compute_file_sha256, load_thresholds
 from hiera_video.models.checkpoint_file import read_checkpoint_file
 from hiera_video.models.sharded_file import check_files
 
@@ -85,6 +87,13 @@ def test_what_is_written_is_read_whole_and_in_pieces(make_content, tmp_path):
     assert torch.equal(piece.full_tensor(), weight.full_tensor())
     with pytest.raises(ValueError, match="cannot be read by all processes"):
         read_pieces(path, {"model_state.other": piece})
+
+
+def test_what_validation_found_is_beside_the_folder(make_content, tmp_path):
+    save_sharded_checkpoint(place(tmp_path, 1), {**make_content(), "saved_at_ns": 7})
+    record = {"saved_at_ns": 7, "thresholds": [0.25]}
+    get_validation_record_path(place(tmp_path, 1)).write_text(json.dumps(record))
+    assert load_thresholds(read_checkpoint_file(place(tmp_path, 1))) == [0.25]
 
 
 def test_one_file_holds_what_the_folder_does(make_content, tmp_path):

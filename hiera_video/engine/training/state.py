@@ -207,10 +207,10 @@ def make_content(
 def make_content_to_use(content: dict[str, Any], weights: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Of what `make_content` gives, the part that says what weights are of, with these whole weights.
 
-    Nothing can be resumed from it, and no state of an optimizer makes it four times as large.
+    Nothing can be resumed from it, since no state of an optimizer makes it three times as large.
     """
-    kept = ("epoch", "best_score", "cfg", "tokens_grid", "decoder_num_heads", "class_names", "versions")
-    return {"model_state": weights, **{key: content[key] for key in kept}}
+    kept = ("epoch", "best_score", "cfg", "tokens_grid", "decoder_num_heads", "class_names", "versions", "saved_at_ns")
+    return {"model_state": weights, "optimizer_state": {}, **{key: content[key] for key in kept}}
 
 
 def _leave_out_pieces(tensor: torch.Tensor) -> torch.Tensor:

@@ -115,7 +115,10 @@ def test_a_divided_run_is_the_whole_one_and_goes_on_in_any_number_of_processes(o
 
     # The best weights are one file, and so is what `convert` makes of a folder; training goes on from that.
     best = read_checkpoint_file(get_best_path(tmp_path / "zero3"))
-    assert best.kind == "released" and best.weights.keys() == whole["model_state"].keys() and best.config
+    assert best.weights.keys() == whole["model_state"].keys() and best.config
+    assert best.training["optimizer_state"] == {}
+    with pytest.raises(ValueError, match="checkpoint_best.pyth is no checkpoint of a training job"):
+        join_checkpoint(best.source, tmp_path / "best.pyth")
     digest = join_checkpoint(str(list_checkpoints(tmp_path / "zero3")[-1]), tmp_path / "whole.pyth")
     joined = read_checkpoint_file(tmp_path / "whole.pyth")
     assert digest == joined.training["digest"] == compute_digest(whole)
