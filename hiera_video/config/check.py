@@ -15,6 +15,7 @@ def check_config(cfg: CfgNode) -> None:
     if cfg.TRAIN.ENABLE:
         _check_batch(cfg)
         _check_schedule(cfg)
+        _check_sharding(cfg)
 
 
 def _check_task(cfg: CfgNode) -> None:
@@ -166,3 +167,19 @@ def _check_schedule(cfg: CfgNode) -> None:
             )
     if solver.LR_POLICY == "cosine" and solver.COSINE_END_LR > solver.BASE_LR:
         raise ValueError(f"SOLVER.COSINE_END_LR = {solver.COSINE_END_LR} is above SOLVER.BASE_LR = {solver.BASE_LR}")
+
+
+def _check_sharding(cfg: CfgNode) -> None:
+    sharding = cfg.TRAIN.SHARDING
+    if sharding == "none":
+        return
+    if cfg.TRAIN.PRECISION == "fp16":
+        raise ValueError(
+            f"TRAIN.SHARDING = {sharding} and TRAIN.PRECISION = fp16: the loss scaler of fp16 does not know divided "
+            "gradients; set TRAIN.PRECISION bf16 or fp32, or TRAIN.SHARDING none"
+        )
+    if cfg.MODEL.COMPILE:
+        raise ValueError(
+            f"TRAIN.SHARDING = {sharding} and MODEL.COMPILE = True: weights are gathered between blocks, so that the "
+            "model is not one graph; set one of them to none or False"
+        )

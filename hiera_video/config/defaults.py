@@ -76,6 +76,13 @@ KEYS: dict[str, Key] = {
         "table of data, copy, forward, backward, optimizer and communication. 0: none.",
         at_least(0),
     ),
+    "TRAIN.SHARDING": Key(
+        "none",
+        "What several processes divide among them instead of each holding it whole. zero2: gradients and the "
+        "optimizer's moments; zero3: the weights too, which are gathered block by block. Numbers stay the same but for "
+        "rounding. Not with fp16 or MODEL.COMPILE. One process divides nothing.",
+        one_of("none", "zero2", "zero3"),
+    ),
     "TRAIN.EVAL_PERIOD": Key(
         1, "Epochs between two validations; the last epoch is always validated. 0: never.", at_least(0)
     ),

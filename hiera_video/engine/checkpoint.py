@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,19 @@ from hiera_video.utils.trees import compute_tree_digest, copy_to_cpu
 
 logger = get_logger(__name__)
 
-_PATTERN = re.compile(r"checkpoint_epoch_(\d{5})(?:_step_(\d{7}))?\.pyth")
+# A file, or of a divided model a folder, see `sharded_checkpoint`.
+WHOLE_SUFFIX, SHARDED_SUFFIX = ".pyth", ".dcp"
+_PATTERN = re.compile(r"checkpoint_epoch_(\d{5})(?:_step_(\d{7}))?\.(?:pyth|dcp)")
 # What a run goes on from: the digest of a checkpoint is over these.
 _CONTINUED = ("model_state", "trained_model_state", "optimizer_state", "scaler_state", "ema_num_averaged")
+_REMOVED = ".removed"
 _KEPT_WITHIN_EPOCH = 2  # the newest, and the one before for the case that the newest is damaged
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
     """Checkpoints of ``output_dir``, at the ends of epochs and within them, the newest last."""
     folder = Path(output_dir) / "checkpoints"
-    return sorted((path for path in folder.glob("*.pyth") if _PATTERN.fullmatch(path.name)), key=_read_progress)
+    return sorted((path for path in folder.glob("*") if _PATTERN.fullmatch(path.name)), key=_read_progress)
 
 
 def find_last_checkpoint(output_dir: str | Path) -> Path | None:
@@ -34,10 +38,10 @@ def find_last_checkpoint(output_dir: str | Path) -> Path | None:
     return checkpoints[-1] if checkpoints else None
 
 
-def get_checkpoint_path(output_dir: str | Path, epoch: int, step: int = 0) -> Path:
+def get_checkpoint_path(output_dir: str | Path, epoch: int, step: int = 0, *, suffix: str = WHOLE_SUFFIX) -> Path:
     """Where the checkpoint after ``epoch`` finished epochs and ``step`` optimizer steps of the next one lies."""
     within = f"_step_{step:07d}" if step else ""
-    return Path(output_dir) / "checkpoints" / f"checkpoint_epoch_{epoch:05d}{within}.pyth"
+    return Path(output_dir) / "checkpoints" / f"checkpoint_epoch_{epoch:05d}{within}{suffix}"
 
 
 def get_best_path(output_dir: str | Path) -> Path:
@@ -48,6 +52,15 @@ def get_best_path(output_dir: str | Path) -> Path:
 def get_validation_record_path(checkpoint: str | Path) -> Path:
     """Where it is written down what the last validation found, beside the checkpoints of a run."""
     return Path(checkpoint).parent / "last_validation.json"
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Removes a checkpoint's file or folder. A folder that is only half removed is no checkpoint any more."""
+    if path.is_dir():
+        path = path.rename(path.with_name(path.name + _REMOVED))
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _read_progress(path: Path) -> tuple[int, int]:
@@ -92,7 +105,9 @@ def remove_old_checkpoints(output_dir: str | Path, *, keep_last: int) -> None:
     stays = {*(ends[-keep_last:] if keep_last else ends), *within[-_KEPT_WITHIN_EPOCH:]}
     for path in progress:
         if path not in stays:
-            path.unlink()
+            remove_checkpoint(path)
+    for left in (Path(output_dir) / "checkpoints").glob(f"*{_REMOVED}"):
+        shutil.rmtree(left)  # of a job that was killed while it removed
     for partial in (Path(output_dir) / "checkpoints").glob("*.pyth.partial"):
         partial.unlink()  # of a job that was killed while it wrote
 
@@ -149,15 +164,23 @@ class CheckpointWriter:
         if error and (must_succeed or self.stop_on_failure):
             raise error
 
+    def remove_old(self) -> None:
+        """Removes what newer checkpoints make needless."""
+        remove_old_checkpoints(self.output_dir, keep_last=self.keep_last)
+
+    def log_failure(self, path: Path, error: OSError) -> None:
+        """Logs that a checkpoint was not written, and what follows from that."""
+        then = "TRAIN.STOP_WHEN_DISK_FULL ends the job" if self.stop_on_failure else "the next one is tried again"
+        logger.error("checkpoint %s was not written: %s; older ones are as they were; %s", path.name, error, then)
+
     def _write(self, path: Path, content: dict[str, Any], copy_sec: float) -> None:
         watch = Stopwatch()
         try:
             save_checkpoint(path, {**content, "digest": compute_digest(content)})
-            remove_old_checkpoints(self.output_dir, keep_last=self.keep_last)
+            self.remove_old()
         except OSError as error:
             self._error = error
-            then = "TRAIN.STOP_WHEN_DISK_FULL ends the job" if self.stop_on_failure else "the next one is tried again"
-            logger.error("checkpoint %s was not written: %s; older ones are as they were; %s", path.name, error, then)
+            self.log_failure(path, error)
             return
         logger.debug(
             "checkpoint %s: training waited %.2f s for a copy, and not for the %.2f s of writing",

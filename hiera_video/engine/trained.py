@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import simplejson
 import torch
@@ -18,6 +19,7 @@ from hiera_video.models.build import build_model_from_cfg
 from hiera_video.models.checkpoint_file import CheckpointFile, find_weights_file, read_checkpoint_file
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.released import WEIGHTS, get_class_names, resolve_weights
+from hiera_video.models.sharded_file import CONTENT_NAME
 from hiera_video.models.weights import load_weights
 from hiera_video.utils.distributed import get_device
 from hiera_video.utils.logging import get_logger
@@ -128,8 +130,10 @@ def load_thresholds(file: CheckpointFile) -> list[float]:
     held = file.training.get("thresholds")
     if held:
         return list(held)
+    path = Path(file.local_path)
+    checkpoint = path.parent if path.name == CONTENT_NAME else path  # a folder that many processes have written
     try:
-        record = simplejson.loads(get_validation_record_path(file.local_path).read_text())
+        record = simplejson.loads(get_validation_record_path(checkpoint).read_text())
     except (OSError, ValueError):
         return []
     is_same = record.get("saved_at_ns") == file.training.get("saved_at_ns")

@@ -1,8 +1,8 @@
 """The one reader of checkpoint files: it opens a file once, maps it into memory, and never runs code from it.
 
 A file may be a checkpoint of a training job, a released `.pth`, a state dict at the top or under a key, a
-`.safetensors` file, or a folder of Hugging Face. Each form has one function in `_FORMS`; `foreign_weights` renames the
-weights of other packages.
+`.safetensors` file, or a folder: of Hugging Face, or a checkpoint that many processes have written. Each form has one
+function in `_FORMS`; `foreign_weights` renames the weights of other packages.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hiera_video.models.foreign_weights import to_our_names
+from hiera_video.models.sharded_file import CONTENT_NAME, is_sharded_content, read_sharded_content
 from hiera_video.utils.pathmgr import fetch_file, get_path_here
 
 # Of DistributedDataParallel, of torch.compile, and of models that hold this one as a part.
@@ -27,6 +28,7 @@ _WEIGHTS = "model_state"
 _NESTING_KEYS = ("model", "state_dict")
 _HF_CONFIG = "config.json"
 _HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_FOLDERS = (*_HF_WEIGHTS, CONTENT_NAME)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class CheckpointFile:
 
     Attributes:
         source: the path or URL by which the file was asked for.
-        kind: "training" (a training job can resume from it), "released" (weights under the key `model_state`) or
+        kind: "training" (a training job wrote it), "released" (weights under the key `model_state`) or
             "weights" (a bare state dict; a `.safetensors` file).
         weights: under our names, without prefixes of wrappers. Of a training job with EMA, the average.
         format: whose names the file itself has, see `foreign_weights.recognize_format`.
@@ -45,7 +47,8 @@ class CheckpointFile:
         tokens_grid: tokens per side, (T', H', W') or (H', W'); None where the file does not say.
         decoder_num_heads: of an autoencoder's decoder; None where the file does not say.
         training: what only resuming needs: the states of the optimizer and the loss scaler, and so on. Empty where
-            kind is not "training".
+            kind is not "training". Of a sharded checkpoint the tensors in it are on the meta device, unless it was read
+            with ``part="all"``.
         local_path: where the file, or the copy of it, lies on this machine.
     """
 
@@ -62,13 +65,15 @@ class CheckpointFile:
     local_path: str = ""
 
 
-def read_checkpoint_file(path: str | os.PathLike[str]) -> CheckpointFile:
+def read_checkpoint_file(path: str | os.PathLike[str], *, part: str = "weights") -> CheckpointFile:
     """Reads a checkpoint file of any form, on the CPU.
 
     The file must not change while its tensors are in use; `save_checkpoint` replaces files and never changes one.
 
     Args:
-        path: local file, folder of Hugging Face, or URL.
+        path: local file, folder of Hugging Face or of a sharded checkpoint, or URL.
+        part: which tensors of a sharded checkpoint to read, since they cannot be mapped: the "weights" to use, "all",
+            or "none", which leaves them all on the meta device.
 
     Raises:
         FileNotFoundError: there is no such file, or the URL cannot be fetched.
@@ -77,7 +82,7 @@ def read_checkpoint_file(path: str | os.PathLike[str]) -> CheckpointFile:
     source = os.fspath(path)
     local_path = find_weights_file(source)
     try:
-        content = _load(local_path)
+        content = _load(local_path, part)
     except Exception as error:  # a damaged file can make an unpickler raise anything
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{source} is no checkpoint, or none that can be read safely: {reason}") from error
@@ -96,7 +101,7 @@ def read_checkpoint_file(path: str | os.PathLike[str]) -> CheckpointFile:
 
 
 def find_weights_file(path: str) -> str:
-    """The local path of a checkpoint file; of a folder of Hugging Face, that of the weights in it.
+    """The local path of a checkpoint file; of a folder, that of the file in it that holds or names the weights.
 
     Raises:
         FileNotFoundError: there is no such file, or the folder holds none of the names that weights have.
@@ -104,12 +109,12 @@ def find_weights_file(path: str) -> str:
     folder = get_path_here(path)
     if not folder or not os.path.isdir(folder):
         return fetch_file(path)
-    found = next((name for name in _HF_WEIGHTS if os.path.isfile(os.path.join(folder, name))), None)
+    found = next((name for name in _FOLDERS if os.path.isfile(os.path.join(folder, name))), None)
     if found is None:
         shards = " (weights in several files are not read: save them with a larger max_shard_size)"
         is_sharded = any(name.endswith(".index.json") for name in os.listdir(folder))
         raise FileNotFoundError(
-            f"{path}: is a folder, and holds neither {' nor '.join(_HF_WEIGHTS)}{shards if is_sharded else ''}"
+            f"{path}: is a folder, and holds neither {' nor '.join(_FOLDERS)}{shards if is_sharded else ''}"
         )
     return os.path.join(folder, found)
 
@@ -134,11 +139,16 @@ def _read_hf_config(weights_path: str) -> dict[str, Any]:
     }
 
 
-def _load(path: str) -> Any:
+def _load(path: str, part: str) -> Any:
     if path.endswith(".safetensors"):
         return safetensors.torch.load_file(path)
     # Files that torch wrote before version 1.6 are no zip archives, and cannot be mapped.
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    if not is_sharded_content(content):
+        return content
+    begins = {"weights": _WEIGHTS + ".", "all": "", "none": None}[part]
+    folder = os.path.dirname(path)
+    return read_sharded_content(content, folder, is_wanted=lambda name: begins is not None and name.startswith(begins))
 
 
 def _take_checkpoint(source: str, content: dict[str, Any]) -> CheckpointFile | None:

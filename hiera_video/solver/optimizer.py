@@ -77,6 +77,8 @@ def build_optimizer(cfg: CfgNode, model: LayeredModel) -> torch.optim.Optimizer:
     fused = True if solver.FUSED else None  # None lets torch choose among the others
     if solver.OPTIMIZING_METHOD == "adamw":
         return torch.optim.AdamW(groups, lr=solver.BASE_LR, betas=tuple(solver.BETAS), fused=fused)
+    if any(hasattr(parameter, "to_local") for group in groups for parameter in group["params"]):
+        fused = None  # there is no such kernel of SGD for weights that are divided over processes
     return torch.optim.SGD(groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, fused=fused)
 
 

@@ -20,6 +20,18 @@ def map_tensors(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
     return value
 
 
+def map_named_tensors(value: Any, function: Callable[[str, torch.Tensor], Any], name: str = "") -> Any:
+    """As `map_tensors`, by ``function(name, tensor)``: the keys and positions that lead to it, joined by dots."""
+    if isinstance(value, torch.Tensor):
+        return function(name, value)
+    before = f"{name}." if name else ""
+    if isinstance(value, dict):
+        return {key: map_named_tensors(part, function, f"{before}{key}") for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map_named_tensors(part, function, f"{before}{i}") for i, part in enumerate(value))
+    return value
+
+
 def copy_to_cpu(value: Any) -> Any:
     """The same tree with a copy of each tensor in the memory of the CPU; nothing changes it afterwards."""
     return map_tensors(value, lambda tensor: tensor.detach().to("cpu", copy=True))

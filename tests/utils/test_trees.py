@@ -2,7 +2,7 @@
 
 import torch
 
-from hiera_video.utils.trees import compute_tree_digest, copy_to_cpu, map_tensors
+from hiera_video.utils.trees import compute_tree_digest, copy_to_cpu, map_named_tensors, map_tensors
 
 
 def make_tree():
@@ -45,3 +45,9 @@ def test_a_digest_changes_with_every_part():
         change(tree)
         changed.append(compute_tree_digest(tree))
     assert len({digest, *changed}) == 6
+
+
+def test_names_are_the_keys_that_lead_to_a_tensor():
+    tree = {"a": {"b.c": torch.zeros(1)}, "list": [torch.ones(2), "text", (torch.ones(3), 5)]}
+    found = map_named_tensors(tree, lambda name, tensor: f"{name} {len(tensor)}")
+    assert found == {"a": {"b.c": "a.b.c 1"}, "list": ["list.0 2", "text", ("list.2.0 3", 5)]}

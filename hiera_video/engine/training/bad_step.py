@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from fvcore.common.config import CfgNode
 from torch import nn
 
@@ -15,10 +16,10 @@ from hiera_video.config import config_from_text, dump_config
 from hiera_video.engine.batch import autocast
 from hiera_video.engine.checkpoint import save_checkpoint
 from hiera_video.engine.training.state import TrainState
+from hiera_video.models.sharding import get_local, is_sharded
 from hiera_video.utils.distributed import get_device, get_rank, is_main_process
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.rng import seed_everything
-from hiera_video.utils.trees import copy_to_cpu
 
 logger = get_logger(__name__)
 
@@ -76,9 +77,10 @@ def _write(
 ) -> None:
     tensors = [{key: value for key, value in batch.items() if key != "bad"} for batch in batches]
     place = {"epoch": state.epoch, "step": state.step, "rank": get_rank(), "lr": lr, "paths": list(paths)}
+    weights = state.copy_weights()
     try:
         if is_main_process():
-            save_checkpoint(folder / "weights.pth", {"model_state": copy_to_cpu(state.model.state_dict())})
+            save_checkpoint(folder / "weights.pth", {"model_state": weights})
         content = {**place, "batches": tensors, "loss_scale": state.scaler.get_scale(), "cfg": dump_config(cfg)}
         save_checkpoint(folder / f"rank_{get_rank()}.pth", content)
     except OSError as error:
@@ -116,5 +118,19 @@ def replay_bad_step(
 
 
 def compute_grad_norm(model: nn.Module) -> torch.Tensor:
-    """L2 norm over the gradients of all parameters."""
-    return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    """L2 norm over the gradients of all parameters; of a divided model, all processes compute it together."""
+    norm = nn.utils.get_total_norm([get_local(p.grad) for p in model.parameters() if p.grad is not None])
+    if not is_sharded(model):
+        return norm
+    squares = norm.double().square()
+    dist.all_reduce(squares)
+    return squares.sqrt().float()
+
+
+def clip_gradients(model: nn.Module, largest_norm: float, grad_norm: torch.Tensor) -> None:
+    """Scales all gradients down where their norm, from `compute_grad_norm`, is above the largest one allowed."""
+    if not is_sharded(model):
+        nn.utils.clip_grads_with_norm_(model.parameters(), largest_norm, grad_norm)
+        return
+    factor = (largest_norm / (grad_norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_([get_local(p.grad) for p in model.parameters() if p.grad is not None], factor)

@@ -88,6 +88,7 @@ def explain_out_of_memory(cfg: CfgNode) -> Iterator[None]:
             f"a step with TRAIN.BATCH_SIZE = {clips} clips in TRAIN.GRAD_ACCUM_STEPS = {cfg.TRAIN.GRAD_ACCUM_STEPS} "
             f"parts does not fit into the GPU's memory. The same batch in more parts: TRAIN.GRAD_ACCUM_STEPS "
             f"{2 * cfg.TRAIN.GRAD_ACCUM_STEPS}. Less memory a clip: TRAIN.PRECISION bf16 (now "
-            f"{cfg.TRAIN.PRECISION}), MODEL.ACT_CHECKPOINT True (now {cfg.MODEL.ACT_CHECKPOINT}). "
+            f"{cfg.TRAIN.PRECISION}), MODEL.ACT_CHECKPOINT True (now {cfg.MODEL.ACT_CHECKPOINT}). Less "
+            f"memory of weights, on several GPUs: TRAIN.SHARDING zero3 (now {cfg.TRAIN.SHARDING}). "
             f"{str(error).splitlines()[0]}"
         ) from error

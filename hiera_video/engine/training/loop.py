@@ -24,13 +24,26 @@ from hiera_video.config import dump_config
 from hiera_video.data.batch_loader import BatchLoader
 from hiera_video.data.loader import get_epoch_sampler
 from hiera_video.engine.batch import autocast
-from hiera_video.engine.checkpoint import CheckpointWriter, get_best_path, get_checkpoint_path
+from hiera_video.engine.checkpoint import (
+    SHARDED_SUFFIX,
+    WHOLE_SUFFIX,
+    CheckpointWriter,
+    get_best_path,
+    get_checkpoint_path,
+)
 from hiera_video.engine.meters import Goodput, Stopwatch, TrainMeters, format_duration
-from hiera_video.engine.training.bad_step import ComputeLoss, compute_grad_norm, leave_out_step
+from hiera_video.engine.sharded_checkpoint import save_together
+from hiera_video.engine.training.bad_step import ComputeLoss, clip_gradients, compute_grad_norm, leave_out_step
 from hiera_video.engine.training.health import Heartbeat, check_loss, explain_out_of_memory
 from hiera_video.engine.training.profile import StepProfiler
 from hiera_video.engine.training.resume import record_validation, start_or_resume
-from hiera_video.engine.training.state import TrainState, check_weights_finite, make_content
+from hiera_video.engine.training.state import (
+    TrainState,
+    check_weights_finite,
+    is_divided,
+    make_content,
+    make_content_to_use,
+)
 from hiera_video.models.build import build_compiled
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.solver.lr_policy import LrPolicy, build_lr_policy
@@ -159,9 +172,30 @@ def save(run: Run, *, must_succeed: bool = False) -> None:
     run.state.bad_videos.share()
     run.since_saved.lap()
     run.state.saved_at_ns = time.time_ns()
-    if is_main_process():
-        path = get_checkpoint_path(run.cfg.OUTPUT_DIR, run.state.epoch, run.state.step)
-        run.writer.save(path, _make_content(run), must_succeed=must_succeed)
+    if is_divided(run.cfg):
+        save_together(run.writer, _get_path(run), _make_content(run), must_succeed=must_succeed)
+    elif is_main_process():
+        run.writer.save(_get_path(run), _make_content(run), must_succeed=must_succeed)
+
+
+def _get_path(run: Run) -> Path:
+    suffix = SHARDED_SUFFIX if is_divided(run.cfg) else WHOLE_SUFFIX
+    return get_checkpoint_path(run.cfg.OUTPUT_DIR, run.state.epoch, run.state.step, suffix=suffix)
+
+
+def _save_if_best(run: Run, is_best: bool, found: dict[str, Any]) -> None:
+    """Keeps the weights to use, and of an undivided model all that a checkpoint has; the main process decides.
+
+    Args:
+        found: what validation has found and the checkpoint shall hold.
+    """
+    path = get_best_path(run.cfg.OUTPUT_DIR)
+    if is_divided(run.cfg) and all_gather_objects(is_best)[0]:
+        weights = run.state.copy_weights(to_use=True)
+        if is_main_process():
+            run.writer.save(path, {**make_content_to_use(_make_content(run), weights), **found})
+    elif is_main_process() and is_best:
+        run.writer.save(path, {**_make_content(run), **found})
 
 
 def _make_content(run: Run) -> dict[str, Any]:
@@ -248,7 +282,7 @@ def _learn(run: Run, batches: list[dict[str, Any]], meters: TrainMeters, lr: flo
 
 def _update_weights(cfg: CfgNode, state: TrainState, grad_norm: torch.Tensor) -> None:
     if cfg.SOLVER.CLIP_GRAD_L2NORM:
-        nn.utils.clip_grads_with_norm_(state.model.parameters(), cfg.SOLVER.CLIP_GRAD_L2NORM, grad_norm)
+        clip_gradients(state.model, cfg.SOLVER.CLIP_GRAD_L2NORM, grad_norm)
     state.scaler.step(state.optimizer)
     if state.ema:
         state.ema.update_parameters(state.model)
@@ -264,9 +298,8 @@ def _stop(run: Run) -> NoReturn:
     save(run, must_succeed=True)
     barrier()
     reason = next(filter(None, all_gather_objects(get_stop_reason())))
-    path = get_checkpoint_path(run.cfg.OUTPUT_DIR, run.state.epoch, run.state.step)
     raise Interrupted(
-        f"stopped by {reason} after {run.state.name_progress()}; {path} is written. "
+        f"stopped by {reason} after {run.state.name_progress()}; {_get_path(run)} is written. "
         "Start the same command again to go on"
     )
 
@@ -289,9 +322,8 @@ def _run_validation(run: Run, validate: Validate, best_by: str) -> None:
     _log(cfg, {**stats, **best}, run.events, step=state.epoch)
     accuracies = ", ".join(f"{name} {value:.2f} %" for name, value in stats.items() if name.endswith(_ACCURACIES))
     logger.info("epoch %s validated: %s", stats["epoch"], accuracies)
+    _save_if_best(run, is_best, {"thresholds": list(thresholds)})
     if is_main_process():
-        if is_best:
-            run.writer.save(get_best_path(cfg.OUTPUT_DIR), {**_make_content(run), "thresholds": list(thresholds)})
         record_validation(cfg, state, thresholds)
 
 
@@ -329,7 +361,7 @@ def _log(cfg: CfgNode, stats: dict[str, Any], writer: SummaryWriter | None, *, s
 
 def _wrap(cfg: CfgNode, model: nn.Module) -> nn.Module:
     model = build_compiled(cfg, model)
-    if is_initialized():
+    if is_initialized() and not is_divided(cfg):
         device = get_device()
         ids = [device.index] if device.type == "cuda" else None
         model = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)

@@ -12,15 +12,19 @@ from fvcore.common.config import CfgNode
 
 from hiera_video.config import config_from_text
 from hiera_video.engine.checkpoint import (
+    SHARDED_SUFFIX,
     compute_digest,
     get_best_path,
     get_validation_record_path,
     list_checkpoints,
 )
-from hiera_video.engine.training.state import TrainState, build_state, restore_state
+from hiera_video.engine.sharded_checkpoint import check_shared_folder
+from hiera_video.engine.training.divide import divide_file, share_outline
+from hiera_video.engine.training.state import TrainState, build_state, is_divided, restore_state
 from hiera_video.models.checkpoint_file import CheckpointFile, read_checkpoint_file
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.released import resolve_weights
+from hiera_video.models.sharded_file import check_files
 from hiera_video.models.weights import load_weights
 from hiera_video.utils.distributed import all_gather_objects, broadcast_tree, get_world_size, is_main_process
 from hiera_video.utils.files import write_whole
@@ -60,14 +64,18 @@ def start_or_resume(cfg: CfgNode, model: HieraEncoder, *, num_videos: int) -> Tr
     Raises:
         ValueError: no checkpoint of OUTPUT_DIR can be read, or the config cannot go on from it.
         RuntimeError: the processes are not in the same state.
+        OSError: with TRAIN.SHARDING: the processes do not share OUTPUT_DIR.
     """
-    file = _broadcast_file(_find_readable(cfg.OUTPUT_DIR) if cfg.TRAIN.AUTO_RESUME and is_main_process() else None)
+    if is_divided(cfg):
+        check_shared_folder(cfg.OUTPUT_DIR)
+    found = _find_readable(cfg) if cfg.TRAIN.AUTO_RESUME and is_main_process() else None
+    file = share_outline(found) if is_divided(cfg) else _broadcast_file(found)
     if file is None:
         _load_first_weights(cfg, model)
     state = build_state(cfg, model)
     if file is not None:
         _check_can_resume(cfg, file, num_videos)
-        restore_state(state, file)
+        restore_state(state, divide_file(file, state) if is_divided(cfg) else file)
         state.is_validated = _take_validation(cfg, state)
         logger.info("resumed from %s after %s of %d", file.source, state.name_progress(), cfg.SOLVER.MAX_EPOCH)
     _check_agreement(state)
@@ -106,12 +114,15 @@ def _take_validation(cfg: CfgNode, state: TrainState) -> bool:
     return True
 
 
-def _find_readable(output_dir: str | Path) -> CheckpointFile | None:
+def _find_readable(cfg: CfgNode) -> CheckpointFile | None:
     """The newest checkpoint that is whole; None where there is none at all."""
-    paths = list_checkpoints(output_dir)
+    paths = list_checkpoints(cfg.OUTPUT_DIR)
     for path in reversed(paths):
         try:
-            file = read_checkpoint_file(path)
+            # Where the model is divided, each process will read its own pieces of a folder.
+            file = read_checkpoint_file(path, part="none" if is_divided(cfg) else "all")
+            if path.suffix == SHARDED_SUFFIX:
+                check_files(file.local_path)
             _check_complete(file)
             return file
         except ValueError as error:

@@ -17,10 +17,21 @@ from hiera_video.engine.checkpoint import compute_digest
 from hiera_video.engine.training.bad_videos import BadVideos
 from hiera_video.models.checkpoint_file import CheckpointFile
 from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.sharding import (
+    compute_sharded_bytes,
+    gather_model,
+    gather_state,
+    get_local,
+    make_skeleton,
+    shard_model,
+)
 from hiera_video.solver.optimizer import build_optimizer
-from hiera_video.utils.distributed import get_device, get_world_size
-from hiera_video.utils.trees import map_tensors
+from hiera_video.utils.distributed import all_gather_objects, get_device, get_world_size, is_main_process
+from hiera_video.utils.logging import get_logger
+from hiera_video.utils.trees import copy_to_cpu, map_tensors
 from hiera_video.utils.versions import get_versions
+
+logger = get_logger(__name__)
 
 
 class MovingAverage(AveragedModel):
@@ -41,8 +52,8 @@ class MovingAverage(AveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Takes the model's weights as they are now into the average."""
-        averages = list(chain(self.module.parameters(), self.module.buffers()))
-        values = list(chain(model.parameters(), model.buffers()))
+        averages = [get_local(value) for value in chain(self.module.parameters(), self.module.buffers())]
+        values = [get_local(value) for value in chain(model.parameters(), model.buffers())]
         if self.n_averaged:
             self.update_average(averages, values, self.n_averaged)
         else:
@@ -67,10 +78,27 @@ class TrainState:
     num_bad_steps: int = 0  # steps that were left out
     first_loss: float | None = None  # of the first log line
     log_rows: list[dict[str, float]] = field(default_factory=list)  # of the steps since the last log line
+    skeleton: HieraEncoder | None = None  # of a model that is divided over the processes, see `make_skeleton`
 
     def get_model_to_use(self) -> HieraEncoder:
-        """The model to validate, test and deploy: the moving average if there is one."""
+        """The model to validate, test and deploy: the moving average if there is one.
+
+        Where it is divided over the processes, all call this together, and each gets a whole copy of its own.
+        """
+        return gather_model(self._model_to_use, self.skeleton) if self.skeleton else self._model_to_use
+
+    @property
+    def _model_to_use(self) -> HieraEncoder:
         return cast(HieraEncoder, self.ema.module) if self.ema else self.model
+
+    def copy_weights(self, *, to_use: bool = False) -> dict[str, torch.Tensor]:
+        """The whole weights in the main process's memory of the CPU, and elsewhere nothing; all call it together.
+
+        Args:
+            to_use: those of `get_model_to_use`, not of the model that is trained.
+        """
+        named = gather_state(self._model_to_use if to_use else self.model)
+        return {name: copy_to_cpu(value) for name, value in named if is_main_process()}
 
     def name_progress(self) -> str:
         """How far training is, for messages."""
@@ -78,21 +106,61 @@ class TrainState:
         return f"{self.epoch} epochs{within}"
 
     def compute_digest(self) -> str:
-        """See `hiera_video.engine.checkpoint.compute_digest`; processes that train together must have the same."""
-        return compute_digest(get_content_to_continue(self))
+        """See `hiera_video.engine.checkpoint.compute_digest`; processes that train together must have the same.
+
+        Of what is divided over them, only the shapes count.
+        """
+        whole = map_tensors(get_content_to_continue(self), _leave_out_pieces) if self.skeleton else None
+        return compute_digest(whole or get_content_to_continue(self))
+
+
+def is_divided(cfg: CfgNode) -> bool:
+    """Whether the processes of a run divide its model among them, as TRAIN.SHARDING says."""
+    return bool(cfg.TRAIN.SHARDING != "none" and get_world_size() > 1)
 
 
 def build_state(cfg: CfgNode, model: HieraEncoder) -> TrainState:
-    """The state of a run that has not begun. The model is on its device, with the weights to start from."""
+    """The state of a run that has not begun. The model is on its device, with the weights to start from.
+
+    With TRAIN.SHARDING it is divided here over the processes, and so are the average and the optimizer's moments.
+    """
     ema = None
     if cfg.SOLVER.EMA_DECAY:
         ema = MovingAverage(model, cfg.SOLVER.EMA_DECAY)
+    skeleton = None
+    if cfg.TRAIN.SHARDING != "none" and not is_divided(cfg):
+        logger.info("TRAIN.SHARDING %s: one process alone has nothing to divide", cfg.TRAIN.SHARDING)
+    if is_divided(cfg):
+        logger.info("%s", _describe_sharding(cfg, model))
+        skeleton = make_skeleton(model)
+        for whole in (model, ema.module) if ema else (model,):
+            shard_model(whole, sharding=cfg.TRAIN.SHARDING, precision=cfg.TRAIN.PRECISION)
     return TrainState(
         model=model,
         optimizer=build_optimizer(cfg, model),
         scaler=torch.amp.GradScaler(get_device().type, enabled=cfg.TRAIN.PRECISION == "fp16"),
         ema=ema,
         bad_videos=BadVideos(cfg.DATA.MAX_BAD_VIDEOS),
+        skeleton=skeleton,
+    )
+
+
+def _describe_sharding(cfg: CfgNode, model: nn.Module) -> str:
+    num_moments = 2 if cfg.SOLVER.OPTIMIZING_METHOD == "adamw" else int(cfg.SOLVER.MOMENTUM > 0)
+    whole, divided = (
+        compute_sharded_bytes(
+            model,
+            sharding=sharding,
+            num_processes=get_world_size(),
+            precision=cfg.TRAIN.PRECISION,
+            num_moments=num_moments,
+            has_average=bool(cfg.SOLVER.EMA_DECAY),
+        ).total
+        for sharding in ("none", cfg.TRAIN.SHARDING)
+    )
+    return (
+        f"TRAIN.SHARDING {cfg.TRAIN.SHARDING} over {get_world_size()} processes: each holds at most "
+        f"{divided / 1e6:.1f} MB of weights, gradients and moments instead of {whole / 1e6:.1f} MB, beside activations"
     )
 
 
@@ -102,7 +170,7 @@ def get_content_to_continue(state: TrainState) -> dict[str, Any]:
     ``model_state`` holds the weights to use; with EMA those are the average, and ``trained_model_state`` the rest.
     """
     content: dict[str, Any] = {
-        "model_state": state.get_model_to_use().state_dict(),
+        "model_state": (state.ema.module if state.ema else state.model).state_dict(),
         "optimizer_state": state.optimizer.state_dict(),
         "scaler_state": state.scaler.state_dict(),
         "epoch": state.epoch,
@@ -136,14 +204,30 @@ def make_content(
     }
 
 
+def make_content_to_use(content: dict[str, Any], weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Of what `make_content` gives, the part that says what weights are of, with these whole weights.
+
+    Nothing can be resumed from it, since no state of an optimizer makes it three times as large.
+    """
+    kept = ("epoch", "best_score", "cfg", "tokens_grid", "decoder_num_heads", "class_names", "versions", "saved_at_ns")
+    return {"model_state": weights, "optimizer_state": {}, **{key: content[key] for key in kept}}
+
+
+def _leave_out_pieces(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(tensor.shape) if hasattr(tensor, "to_local") else tensor
+
+
 def check_weights_finite(state: TrainState) -> None:
-    """Raises FloatingPointError for a weight that is not finite."""
-    for name, parameter in state.model.named_parameters():
-        if not parameter.isfinite().all():
-            raise FloatingPointError(
-                f"{name} is not finite after {state.name_progress()}; the checkpoints are from before. Lower "
-                "SOLVER.BASE_LR or set SOLVER.CLIP_GRAD_L2NORM"
-            )
+    """Raises FloatingPointError for a weight that is not finite; of a divided model, in all processes."""
+    named = state.model.named_parameters()
+    found = next((name for name, parameter in named if not get_local(parameter).isfinite().all()), "")
+    if state.skeleton:
+        found = next(filter(None, all_gather_objects(found)), "")
+    if found:
+        raise FloatingPointError(
+            f"{found} is not finite after {state.name_progress()}; the checkpoints are from before. Lower "
+            "SOLVER.BASE_LR or set SOLVER.CLIP_GRAD_L2NORM"
+        )
 
 
 def restore_state(state: TrainState, file: CheckpointFile) -> None:

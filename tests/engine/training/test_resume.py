@@ -49,8 +49,9 @@ PRETRAIN = {
 
 
 def read_content(output_dir):
-    file = read_checkpoint_file(find_last_checkpoint(output_dir))
-    return {**file.training, "model_state": file.weights, "epoch": file.epoch}
+    file = read_checkpoint_file(find_last_checkpoint(output_dir), part="all")
+    content = {**file.training, "model_state": file.weights, "epoch": file.epoch}
+    return {"digest": compute_digest(content), **content}  # a folder has digests of its files
 
 
 def read_metrics(output_dir):
@@ -91,8 +92,9 @@ def assert_same_run(first, second):
         (REPEATING, 2, 2, [(0, 3), (2, 1)]),
         (PRETRAIN, 1, 2, [(0, 3), (2, 1)]),
         (PRETRAIN, 2, 0, [(1, 2)]),
+        ({**ACCUMULATING, "TRAIN.SHARDING": "zero3"}, 2, 0, [(1, 1)]),
     ],
-    ids=["one", "workers", "two processes", "two processes and workers", "pretrain", "pretrain in two"],
+    ids=["one", "workers", "two processes", "two processes and workers", "pretrain", "pretrain in two", "sharded"],
 )
 def test_stopped_at_any_step_it_goes_on_as_if_nothing_had_been(
     run_net, run_damaged, changes, processes, workers, places, tmp_path
