@@ -104,7 +104,8 @@ def read_memory(pid: int) -> dict[str, float]:
     """Proportional set size and what the process shares with nobody, in MiB."""
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().split("\n")[1:-1])
     kib = {key: int(value.split()[0]) for key, value in lines.items()}
-    return {"pss": kib["Pss"] / 1024, "own": (kib["Private_Clean"] + kib["Private_Dirty"]) / 1024}
+    own = kib["Private_Clean"] + kib["Private_Dirty"]
+    return {"pss": kib["Pss"] / 1024, "own": own / 1024, "anonymous": kib["Anonymous"] / 1024}
 
 
 def measure_processes(iterator) -> dict[str, float]:
@@ -116,6 +117,8 @@ def measure_processes(iterator) -> dict[str, float]:
         "pss": statistics.mean(m["pss"] for m in found),
         "pss_max": max(m["pss"] for m in found),
         "own": statistics.mean(m["own"] for m in found),
+        "anonymous": statistics.mean(m["anonymous"] for m in found),
+        "parent_anonymous": own["anonymous"],
         "parent_pss": own["pss"],
         "parent_rss_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }

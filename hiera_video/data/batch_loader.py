@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,13 +24,47 @@ _WARN_SEC = 30.0  # a loader that has given nothing for so long says what its pr
 _MAX_IDLE_DEATHS = 10  # processes that died at no video; one more is no bad luck, but an error
 
 
+class _DueBatches:
+    """The keys of an iteration's batches, as torch's loader asks for them.
+
+    They are made when they are asked for: a million keys as Python objects would be in the memory of each process. Only
+    the batches that have been asked for and have not come are kept, since new processes must begin with them.
+    """
+
+    def __init__(self) -> None:
+        self._not_asked: Iterator[list[Any]] = iter(())
+        self._not_come: deque[list[Any]] = deque()
+        self._num_left = 0
+
+    def begin(self, batches: BatchSampler) -> None:
+        """Takes the batches of a new iteration."""
+        self._not_asked, self._num_left = iter(batches), len(batches)
+        self._not_come.clear()
+
+    def take_off(self) -> None:
+        """The batch that was due next has come."""
+        self._not_come.popleft()
+        self._num_left -= 1
+
+    def __len__(self) -> int:
+        return self._num_left
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        again = list(self._not_come)
+        yield from again
+        for batch in self._not_asked:
+            self._not_come.append(batch)
+            yield batch
+
+
 class BatchLoader:
     """Batches of a `SampleDataset`, always the same ones in the same order, however many processes decode them.
 
     If a process dies at a video, or is at one for longer than ``timeout_sec``, that video is given up: from then on it
     is a bad video like any other. New processes go on with the batch that is due next.
 
-    The processes are kept from one iteration to the next. Nothing is drawn from the global random generators.
+    The processes are kept from one iteration to the next. On Linux they are forks, so that all of them share one copy of
+    the list and the manifest, whatever Python's own choice is. Nothing is drawn from the global random generators.
 
     Args:
         dataset: whose samples are asked for by the keys of the sampler.
@@ -59,8 +95,9 @@ class BatchLoader:
         if num_workers:
             self._options |= {"prefetch_factor": prefetch_factor, "persistent_workers": True}
             self._options["timeout"] = min(_POLL_SEC, timeout_sec)
+            self._options["multiprocessing_context"] = "fork" if sys.platform == "linux" else None
             dataset.board = self.board
-        self._due: list[Any] = []  # what torch's loader is asked for: it holds this very list
+        self._due = _DueBatches()  # what torch's loader is asked for: it holds this very object
         self._loader: DataLoader | None = None
         self._num_idle_deaths = 0
 
@@ -68,18 +105,17 @@ class BatchLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        left = list(self._batches)
-        while left:
-            batches = self._start(left)
-            while left:
+        self._due.begin(self._batches)
+        while len(self._due):
+            batches = self._start()
+            while len(self._due):
                 batch = self._get_next(batches)
                 if batch is None:
-                    break  # some processes are gone; the next ones begin with what is left
-                left.pop(0)
+                    break  # some processes are gone; the next ones begin with what has not come
+                self._due.take_off()
                 yield batch
 
-    def _start(self, keys: list[Any]) -> Iterator[dict[str, Any]]:
-        self._due[:] = keys
+    def _start(self) -> Iterator[dict[str, Any]]:
         loader = self._loader or self._make_loader()
         try:
             batches = iter(loader)

@@ -99,14 +99,14 @@ class ShardSampler(Sampler[int]):
     """
 
     def __init__(self, num_videos: int, *, rank: int = 0, world_size: int = 1, leave_out: Collection[int] = ()) -> None:
-        left_out = set(leave_out)
-        self.indices = [index for index in range(rank, num_videos, world_size) if index not in left_out]
+        mine = np.arange(rank, num_videos, world_size)
+        self._indices = mine[~np.isin(mine, np.fromiter(leave_out, np.int64, len(leave_out)))]
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self._indices)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
+        return map(int, self._indices)  # one by one: a list of a million integers is many times as large
 
 
 def build_train_loader(cfg: CfgNode, *, make_mask: Callable[[], torch.Tensor] | None = None) -> BatchLoader:

@@ -48,10 +48,21 @@ class Sabotaged(VideoDataset):
         return super()._read_views(epoch, index)
 
 
-def make_loader(folder, *, num_workers, deadly=(), endless=(), timeout_sec=60.0, is_training=False):
-    paths = np.array([str(folder / f"{number}.mp4") for number in range(8)])
+class Counted(SequentialSampler):
+    """Counts the keys that it has given."""
+
+    num_given = 0
+
+    def __iter__(self):
+        for key in super().__iter__():
+            self.num_given += 1
+            yield key
+
+
+def make_loader(folder, *, num_workers, deadly=(), endless=(), timeout_sec=60.0, is_training=False, num_videos=8):
+    paths = np.array([str(folder / f"{number % 8}.mp4") for number in range(num_videos)])
     dataset = Sabotaged(
-        VideoList(paths, np.arange(8), None),
+        VideoList(paths, np.arange(num_videos), None),
         clip_sampler=UniformClipSampler(num_frames=4, sampling_rate=1, target_fps=30, num_clips=1),
         transform=EvalTransform(num_crops=1, short_side_px=32, crop_size_px=32),
         bad_view_shape=None if is_training else (1, 3, 4, 32, 32),
@@ -59,7 +70,7 @@ def make_loader(folder, *, num_workers, deadly=(), endless=(), timeout_sec=60.0,
     dataset.deadly, dataset.endless = deadly, endless
     return BatchLoader(
         dataset,
-        sampler=SequentialSampler(dataset),
+        sampler=Counted(dataset),
         batch_size=2,
         num_workers=num_workers,
         timeout_sec=timeout_sec,
@@ -170,3 +181,20 @@ def test_no_process_is_left(folder, patient):
     list(loader)
     del loader
     assert set(multiprocessing.active_children()) <= before
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_keys_are_made_when_they_are_needed(folder, num_workers):
+    """A list of them all would be in the memory of each process, and be copied there when its garbage is collected."""
+    loader = make_loader(folder, num_workers=num_workers, num_videos=1000)
+    loader.sampler.num_given = 0
+    next(iter(loader))
+    assert 2 <= loader.sampler.num_given <= (1 + 3 * max(num_workers, 1)) * 2, "batches of 2, some of them prefetched"
+
+
+def test_an_iteration_that_was_left_does_not_go_on_in_the_next(folder, patient):
+    loader, expected = make_loader(folder, num_workers=2), list(make_loader(folder, num_workers=0))
+    for batch in loader:
+        assert batch["index"].tolist() == [0, 1]
+        break
+    assert_same_but_for(list(loader), expected, set())
