@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402  # an empty worker has no more than this
+import torch  # an empty worker has no more than this
 
 MIB = 2**20
 FEW = 1000  # videos of the short list
@@ -213,7 +213,9 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=32, help="px")
     parser.add_argument("--video-frames", type=int, default=60)
     parser.add_argument("--video-size", type=int, nargs=2, default=[64, 48], metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--folder", help="where the list, the manifest and the links are made; default: a temporary one")
+    parser.add_argument(
+        "--folder", help="where the list, the manifest and the links are made; default: a temporary one"
+    )
     parser.add_argument("--child", choices=["empty", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--child-data", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -13,18 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from hiera_video.embeddings.faiss_index import FaissIndex, choose_index, measure_recall
 from hiera_video.embeddings.reading import Embeddings
-from hiera_video.embeddings.search import (
-    EXACT,
-    FaissIndex,
-    Hits,
-    Pairs,
-    choose_index,
-    find_near_duplicates,
-    measure_recall,
-    search_exact,
-    search_filtered,
-)
+from hiera_video.embeddings.search import EXACT, Hits, Pairs, find_near_duplicates, search_exact, search_filtered
 
 MAX_PAIRS = 100_000  # that are kept in memory
 _NUM_COMPARED = 20_000  # file names that a misspelled one is compared with
@@ -103,7 +94,7 @@ def find_video(table: pd.DataFrame, name: str) -> np.ndarray:
         ValueError: there is none; the message shows similar names.
     """
     paths = table["path"].drop_duplicates()
-    for column, names in (("path", [name]), ("video_id", [name]), ("path", _find_same_files(paths, name))):
+    for column, names in (("path", [name]), ("video_id", [name]), ("path", find_same_files(paths, name))):
         found = np.flatnonzero(table[column].isin(names))
         if len(found):
             return found
@@ -119,7 +110,8 @@ def find_video(table: pd.DataFrame, name: str) -> np.ndarray:
     )
 
 
-def _find_same_files(paths: Iterable[str], name: str) -> list[str]:
+def find_same_files(paths: Iterable[str], name: str) -> list[str]:
+    """Those of the paths that name the same file."""
     wanted = os.path.abspath(name)
     return [path for path in paths if path == name or ("://" not in path and os.path.abspath(path) == wanted)]
 
@@ -176,7 +168,7 @@ def search(
     allowed = np.ones(len(vectors), dtype=bool)
     allowed[query.rows] = False
     if exclude_same_video:
-        allowed &= ~np.isin(codes, np.flatnonzero(paths.isin(_find_same_files(paths, query.path))))
+        allowed &= ~np.isin(codes, np.flatnonzero(paths.isin(find_same_files(paths, query.path))))
     is_allowed, groups = torch.from_numpy(allowed), torch.from_numpy(codes) if group_by_video else None
     kind = choose_index(len(vectors)) if index == "auto" else index
     if kind == EXACT:

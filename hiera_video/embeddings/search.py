@@ -1,4 +1,4 @@
-"""Search among embeddings by cosine: exact, approximate with FAISS, and pairs that are nearly the same.
+"""Search among embeddings by cosine, exactly, and pairs that are nearly the same.
 
 Candidates are found with float32 products of matrices, whose last digits depend on a row's place in its block. What
 is returned is computed again in float64, row by row, so that equal vectors have equal cosines; ties are ordered by row
@@ -10,27 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-EXACT, HNSW, IVF = "exact", "hnsw", "ivf"
+EXACT = "exact"
 
-_STEPS = 2**20  # float32 cosines are rounded to multiples of 1 / _STEPS: their sums are no more precise
+STEPS = 2**20  # float32 cosines are rounded to multiples of 1 / STEPS: their sums are no more precise
 _FINE_STEPS = 2**40  # likewise, float64
 _MORE_CANDIDATES = 32  # than are wanted, as float32 may have the wrong order among nearly equal ones
 _VALUES_AT_ONCE = 2**22  # in float64
 _FEW = 8  # up to 1/8 of a block are picked by their float32 scores before integers are made of them
 _ROW_MASK = 2**32 - 1
-_LOWEST = -(2**62)  # below every key
+LOWEST_KEY = -(2**62)  # below every key
 _QUERIES_AT_ONCE = 256
 _MIN_NORM = 1e-12
-_MAX_HNSW_ROWS = 500_000
-_NEIGHBORS, _BUILD_CANDIDATES, _SEARCH_CANDIDATES = 32, 80, 128  # of a row in HNSW's graph; looked at when it is made
-_POINTS_PER_LIST = 64  # of IVF, that its lists' centers are computed from
-_SHARE_PROBED = 1 / 32  # of IVF's lists
-_MAX_EXACT_QUERIES = 10_000  # as many together take as long as building an index
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +60,35 @@ class Pairs:
         return len(self.first)
 
 
+class BestRows:
+    """The rows most similar to each query, of blocks that are shown one after the other.
+
+    Args:
+        queries: (Q, D), of any length and float type.
+        count: rows that are kept for each query.
+        device: that compares.
+    """
+
+    def __init__(self, queries: torch.Tensor, count: int, device: torch.device | str = "cpu") -> None:
+        self._units = normalize(queries, "queries").to(device)
+        self._keys = torch.full((len(queries), count), LOWEST_KEY, device=device)
+
+    def add(self, block: torch.Tensor, first_row: int) -> None:
+        """Compares a block (n, D) of rows with all queries. Raises ValueError where numbers are not finite."""
+        best, num_kept = self._keys, self._keys.shape[1]
+        block = block.to(best.device).float()
+        scale = _compute_inverse_norms(block, "vectors", first_row)
+        rows = torch.arange(first_row, first_row + len(block), device=best.device)
+        for at in range(0, len(self._units), _QUERIES_AT_ONCE):
+            part = slice(at, at + _QUERIES_AT_ONCE)
+            keys = _make_candidates((self._units[part] @ block.T) * scale, rows, floor=best[part, -1:])
+            best[part] = torch.cat([best[part], keys], dim=1).topk(num_kept).values
+
+    def get(self) -> Hits:
+        """What has been found, (Q, count); the scores are rounded to multiples of 1 / `STEPS`."""
+        return read_keys(self._keys)
+
+
 def search_exact(
     queries: torch.Tensor,
     vectors: torch.Tensor,
@@ -88,20 +111,11 @@ def search_exact(
     Raises:
         ValueError: k below 1, shapes that do not fit, or numbers that are not finite.
     """
-    _check_search(queries, vectors.shape, k)
-    device = torch.device(device or vectors.device)
-    units = _normalize(queries, "queries").to(device)
-    num_candidates = min(k + _MORE_CANDIDATES, len(vectors))
-    best = torch.full((len(queries), num_candidates), _LOWEST, device=device)
+    check_search(queries, vectors.shape, k)
+    best = BestRows(queries, min(k + _MORE_CANDIDATES, len(vectors)), device or vectors.device)
     for start in range(0, len(vectors), block_rows):
-        block = vectors[start : start + block_rows].to(device).float()
-        scale = _compute_inverse_norms(block, "vectors", start)
-        rows = torch.arange(start, start + len(block), device=device)
-        for at in range(0, len(queries), _QUERIES_AT_ONCE):
-            part = slice(at, at + _QUERIES_AT_ONCE)
-            keys = _make_candidates((units[part] @ block.T) * scale, rows, floor=best[part, -1:])
-            best[part] = torch.cat([best[part], keys], dim=1).topk(num_candidates).values
-    return _rank_exactly(queries, vectors, _read_keys(best).rows, k)
+        best.add(vectors[start : start + block_rows], start)
+    return rank_exactly(queries, vectors, best.get().rows, k)
 
 
 def search_filtered(
@@ -135,127 +149,6 @@ def search_filtered(
         wanted = min(4 * wanted, num_rows)
 
 
-def choose_index(num_rows: int, num_queries: int = 1) -> str:
-    """The kind of index that answers soonest: EXACT, HNSW or IVF.
-
-    An index has to be asked often before it is worth building. On one core, rows of 256 values, 200 thousand and a
-    million of them: a query costs exactly 22 and 103 ms (2 and 15 ms each of many together); HNSW took 41 and 356 s to
-    build and IVF 13 and 93 s. So search is exact up to ten thousand queries.
-
-    Args:
-        num_rows: N.
-        num_queries: how many will be asked altogether.
-    """
-    if num_queries <= _MAX_EXACT_QUERIES or not is_faiss_installed():
-        return EXACT
-    return choose_approximate(num_rows)
-
-
-def choose_approximate(num_rows: int) -> str:
-    """HNSW up to half a million rows, IVF above.
-
-    HNSW answers in a tenth of IVF's time (0.3 to 2.7 ms at a million rows) but costs 256 bytes more a row, its build
-    takes ever longer, and it finds less the more rows there are: of a million, 96 % of the ten nearest; IVF all.
-    """
-    return HNSW if num_rows <= _MAX_HNSW_ROWS else IVF
-
-
-def is_faiss_installed() -> bool:
-    """Whether approximate search is possible."""
-    try:
-        _import_faiss()
-    except ImportError:
-        return False
-    return True
-
-
-class FaissIndex:
-    """Approximate search by cosine.
-
-    HNSW: a graph in which each row knows 32 similar ones. IVF: rows lie in about 4 * sqrt(N) lists by their nearest of
-    as many centers, and a query looks into the nearest 1/32 of the lists. Both hold a copy of the vectors.
-
-    Follows: FAISS's guidelines for choosing an index (the number of lists; HNSW where memory allows).
-
-    Args:
-        vectors: (N, D).
-        kind: HNSW, IVF, or None to choose by size.
-
-    Raises:
-        ImportError: FAISS is not installed.
-        ValueError: an unknown kind, no rows, or numbers that are not finite.
-    """
-
-    def __init__(self, vectors: torch.Tensor, *, kind: str | None = None, block_rows: int = 65536) -> None:
-        if kind not in (None, HNSW, IVF):
-            raise ValueError(f"kind is {kind!r}; legal values: {HNSW!r}, {IVF!r}, None")
-        if len(vectors) == 0:
-            raise ValueError("there are no vectors to index")
-        self.kind = kind or choose_approximate(len(vectors))
-        self._shape = tuple(vectors.shape)
-        self._faiss = _import_faiss()
-        self._index = self._make_graph() if self.kind == HNSW else self._make_lists(vectors)
-        for start in range(0, len(vectors), block_rows):
-            block = vectors[start : start + block_rows]
-            self._index.add(_normalize(block, "vectors", start).cpu().numpy())
-
-    def __len__(self) -> int:
-        return self._shape[0]
-
-    def search(self, queries: torch.Tensor, k: int) -> Hits:
-        """Rows for each query (Q, D), in the order of `search_exact`; their scores are true cosines.
-
-        Raises:
-            ValueError: as `search_exact` does.
-        """
-        _check_search(queries, self._shape, k)
-        k = min(k, len(self))
-        if self.kind == HNSW:
-            self._index.hnsw.efSearch = max(_SEARCH_CANDIDATES, 2 * k)
-        scores, rows = self._index.search(_normalize(queries, "queries").cpu().numpy(), k)
-        rows = torch.from_numpy(rows)
-        keys = _make_keys(torch.from_numpy(scores), rows).masked_fill_(rows < 0, _LOWEST)
-        return _read_keys(keys.sort(dim=1, descending=True).values)
-
-    def _make_graph(self) -> Any:
-        index = self._faiss.IndexHNSWFlat(self._shape[1], _NEIGHBORS, self._faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = _BUILD_CANDIDATES
-        return index
-
-    def _make_lists(self, vectors: torch.Tensor) -> Any:
-        num_rows, dim = self._shape
-        # FAISS wants 39 points for each center at least
-        num_lists = max(min(int(4 * math.sqrt(num_rows)), num_rows // 39), 1)
-        index = self._faiss.IndexIVFFlat(self._faiss.IndexFlatIP(dim), dim, num_lists, self._faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = max(round(num_lists * _SHARE_PROBED), min(8, num_lists))
-        sample = _draw_rows(num_rows, _POINTS_PER_LIST * num_lists)
-        index.train(_normalize(vectors[sample], "vectors").cpu().numpy())
-        return index
-
-
-def measure_recall(index: FaissIndex, vectors: torch.Tensor, *, k: int = 10, num_queries: int = 200) -> float:
-    """Share of the k nearest rows that an index finds, mean over rows drawn as queries (seeded); a row's own is not
-    counted.
-
-    A found row is right if its cosine is not below that of the k-th row of an exact search, so it does not matter
-    which of several equal rows is found.
-
-    Args:
-        index: of ``vectors``.
-        vectors: (N, D), N at least 2.
-        k: as in a search.
-        num_queries: rows that are drawn; all where there are fewer.
-    """
-    if len(vectors) < 2:
-        raise ValueError(f"vectors has {len(vectors)} rows; recall needs at least 2")
-    k = min(k, len(vectors) - 1)
-    drawn = _draw_rows(len(vectors), num_queries)
-    queries = vectors[drawn]
-    found, exact = index.search(queries, k + 1), search_exact(queries, vectors, k + 1)
-    is_right = (found.scores >= exact.scores[:, -1:] - 1.5 / _STEPS) & (found.rows != drawn[:, None])  # (Q, k + 1)
-    return (is_right.sum(dim=1).clamp(max=k) / k).mean().item()
-
-
 def find_near_duplicates(
     vectors: torch.Tensor,
     *,
@@ -287,11 +180,11 @@ def find_near_duplicates(
     device = torch.device(device or vectors.device)
     kept, num_found = torch.empty(3, 0, dtype=torch.int64), 0  # steps of the score, first, second
     for start in range(0, len(vectors), block_rows):
-        block = _normalize(vectors[start : start + block_rows].to(device), "vectors", start)
+        block = normalize(vectors[start : start + block_rows].to(device), "vectors", start)
         for other_start in range(start, len(vectors), block_rows):
-            other = _normalize(vectors[other_start : other_start + block_rows].to(device), "vectors", other_start)
+            other = normalize(vectors[other_start : other_start + block_rows].to(device), "vectors", other_start)
             scores = block @ other.T
-            is_pair = scores >= threshold - 1 / _STEPS
+            is_pair = scores >= threshold - 1 / STEPS
             if start == other_start:
                 is_pair = is_pair.triu(1)
             if groups is not None:
@@ -317,8 +210,8 @@ def _keep_best(pairs: torch.Tensor, max_pairs: int) -> torch.Tensor:
     return pairs[:, torch.from_numpy(np.lexsort((second, first, -steps))[:max_pairs])]
 
 
-def _rank_exactly(queries: torch.Tensor, vectors: torch.Tensor, rows: torch.Tensor, k: int) -> Hits:
-    """The best k of candidates (Q, c) for each query."""
+def rank_exactly(queries: torch.Tensor, vectors: torch.Tensor, rows: torch.Tensor, k: int) -> Hits:
+    """The best k of candidates (Q, c), rows of (N, D), for each query."""
     numbers = torch.arange(len(rows))[:, None].expand_as(rows)  # (Q, c)
     cosines = _compute_cosines(queries, numbers.reshape(-1), vectors, rows.reshape(-1))
     steps = _round(cosines, _FINE_STEPS).view(rows.shape)  # (Q * c,) -> (Q, c)
@@ -338,29 +231,30 @@ def _compute_cosines(a: torch.Tensor, i: torch.Tensor, b: torch.Tensor, j: torch
     return torch.cat(parts)
 
 
-def _round(scores: torch.Tensor, num_steps: int = _STEPS) -> torch.Tensor:
+def _round(scores: torch.Tensor, num_steps: int = STEPS) -> torch.Tensor:
     return (scores * num_steps).round_().long()
 
 
-def _make_keys(scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def make_keys(scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Cosines and their rows as one integer each: a higher score is higher, and of two equal ones the lower row."""
     return (_round(scores) << 32) + (_ROW_MASK - rows)
 
 
 def _make_candidates(scores: torch.Tensor, rows: torch.Tensor, *, floor: torch.Tensor) -> torch.Tensor:
     """Keys (Q, c) of all rows of a block whose scores (Q, n) may reach keys (Q, 1), and of some that do not."""
-    lowest = (floor >> 32).float() / _STEPS - 1 / _STEPS
+    lowest = (floor >> 32).float() / STEPS - 1 / STEPS
     count = int((scores >= lowest).sum(dim=1).max())
     if count > len(rows) // _FEW:
-        return _make_keys(scores, rows)
+        return make_keys(scores, rows)
     scores, places = scores.topk(count)
-    return _make_keys(scores, rows[places])
+    return make_keys(scores, rows[places])
 
 
-def _read_keys(keys: torch.Tensor) -> Hits:
+def read_keys(keys: torch.Tensor) -> Hits:
+    """What `make_keys` made; `LOWEST_KEY` is no row."""
     keys = keys.cpu()
-    is_row = keys > _LOWEST
-    scores = ((keys >> 32).float() / _STEPS).masked_fill_(~is_row, -math.inf)
+    is_row = keys > LOWEST_KEY
+    scores = ((keys >> 32).float() / STEPS).masked_fill_(~is_row, -math.inf)
     return Hits((_ROW_MASK - (keys & _ROW_MASK)).masked_fill_(~is_row, -1), scores)
 
 
@@ -374,30 +268,23 @@ def _compute_inverse_norms(vectors: torch.Tensor, name: str, first_row: int = 0)
     return torch.where(norms < _MIN_NORM, 0.0, 1 / norms)
 
 
-def _normalize(vectors: torch.Tensor, name: str, first_row: int = 0) -> torch.Tensor:
+def normalize(vectors: torch.Tensor, name: str, first_row: int = 0) -> torch.Tensor:
     """Rows of length 1, or 0 where they are zero: float32 (n, D)."""
     vectors = vectors.float()
     return vectors * _compute_inverse_norms(vectors, name, first_row)[:, None]
 
 
-def _draw_rows(num_rows: int, count: int) -> torch.Tensor:
+def draw_rows(num_rows: int, count: int) -> torch.Tensor:
     """Different rows in random order, always the same: int64 (up to count,)."""
     generator = np.random.default_rng(0)
     return torch.from_numpy(generator.choice(num_rows, min(count, num_rows), replace=False))
 
 
-def _check_search(queries: torch.Tensor, shape: tuple[int, ...], k: int) -> None:
+def check_search(queries: torch.Tensor, shape: tuple[int, ...], k: int) -> None:
+    """Raises ValueError where k or the shapes cannot be meant."""
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
     if queries.ndim != 2 or len(shape) != 2 or queries.shape[1] != shape[1]:
         raise ValueError(
             f"queries {tuple(queries.shape)} do not fit vectors {tuple(shape)}; legal are (Q, D) and (N, D)"
         )
-
-
-def _import_faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError("approximate search needs FAISS: pip install 'hiera_video[faiss]', or faiss-cpu") from error
-    return faiss

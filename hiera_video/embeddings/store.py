@@ -31,6 +31,7 @@ SIDE_CAR = "extraction.json"
 FAILURES = "failures.parquet"
 _SHARDS = "embeddings"
 _COMPLETE = b"complete"
+_GROUP_ROWS = 2048  # what is read for the sake of one row; numbers do not repeat, so they get no dictionary
 _COLUMNS = [
     pa.field("path", pa.string()),
     pa.field("video_id", pa.string()),
@@ -319,5 +320,6 @@ def read_complete(shard: Path) -> set[str]:
 
 def _write_table(path: Path, table: pa.Table) -> None:
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer)
+    texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    pq.write_table(table, buffer, row_group_size=_GROUP_ROWS, use_dictionary=texts)
     write_whole(path, buffer.getvalue())
