@@ -4,10 +4,14 @@
     hiera-video search output/embeddings --path videos/a.mp4 --group-by-video --html found.html
     hiera-video search output/embeddings --row 17 --exclude-same-video --json -
     hiera-video search output/embeddings --near-duplicates --threshold 0.98 --html pairs.html
+    hiera-video search output/embeddings --path videos/a.mp4 --memory-gb 4
 
 An example file is embedded with the folder's own settings, by the same weights. A video of the folder (--path) or a
 time range of it is the mean of its rows; the rows that make up the query are not among the results. The page shows
 thumbnails and plays the time ranges in a browser.
+
+With --memory-gb the rows stay on disk: an approximate index is made within that memory, kept in the folder, and used
+again. Rows are then numbered in the order of the shards.
 """
 
 from __future__ import annotations
@@ -64,6 +68,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "shown",
     )
     parser.add_argument(
+        "--memory-gb",
+        type=float,
+        metavar="G",
+        help="search the rows on disk by a FAISS index that is made within this memory of the process, kept in the "
+        "folder and used again; for more rows than fit into the memory",
+    )
+    parser.add_argument(
         "--checkpoint", metavar="FILE", default="", help="weights, to embed --video; default: where they were"
     )
     parser.add_argument("--json", metavar="FILE", help="results for programs; -: to the standard output, and no table")
@@ -90,6 +101,12 @@ def _check_args(args: argparse.Namespace) -> None:
         "--index faiss belongs to a search; near-duplicates are always exact": (
             args.index == "faiss" and args.near_duplicates
         ),
+        "--memory-gb belongs to a search; near-duplicates are found among rows in memory": (
+            args.memory_gb is not None and args.near_duplicates
+        ),
+        "--memory-gb searches by its own index; leave out --index": (
+            args.memory_gb is not None and args.index != "auto"
+        ),
     }
     for message, is_wrong in misplaced.items():
         if is_wrong:
@@ -113,10 +130,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hiera_video.utils.logging import setup_logging
 
     setup_logging(None)
-    embeddings = read_vectors(args.folder)
     class_names = load_class_names(args.class_names) if args.class_names else ()
-    find = find_near_duplicates if args.near_duplicates else find_similar
-    found = find(embeddings, args, class_names)
+    if args.memory_gb is not None:
+        found = find_similar_on_disk(args, class_names)
+    else:
+        find = find_near_duplicates if args.near_duplicates else find_similar
+        found = find(read_vectors(args.folder), args, class_names)
     text = simplejson.dumps(found.content, indent=1, ignore_nan=True)
     print(text if args.json == "-" else found.text)
     if args.json and args.json != "-":
@@ -143,7 +162,47 @@ def find_similar(embeddings: Embeddings, args: argparse.Namespace, class_names: 
         exclude_same_video=args.exclude_same_video,
         group_by_video=args.group_by_video,
     )
-    return present_hits(embeddings, query, hits, method, folder=args.folder, class_names=class_names)
+    counts = {"num_rows": len(embeddings), "num_videos": embeddings.table["path"].nunique()}
+    return present_hits(embeddings.table, query, hits, method, folder=args.folder, **counts, class_names=class_names)
+
+
+def find_similar_on_disk(args: argparse.Namespace, class_names: Sequence[str]) -> Found:
+    """The same by the index that is kept in the folder; makes it where it is missing or of other shards."""
+    from tqdm import tqdm
+
+    from hiera_video.embeddings.disk_index import open_index
+    from hiera_video.embeddings.shard_query import query_shard_row, query_shard_video, search_shards
+    from hiera_video.embeddings.shard_rows import ShardRows
+    from hiera_video.report.search_results import present_hits
+    from hiera_video.utils.machine import read_process_memory
+
+    span = {"start_sec": args.start_sec, "end_sec": args.end_sec}
+    example = None
+    if args.video:  # before the index is there: the model is gone when that needs the memory
+        example = make_example(ShardRows(args.folder).info, args)
+    memory_bytes = int(args.memory_gb * 2**30) - read_process_memory()
+    with tqdm(unit="row", unit_scale=True, delay=2, disable=not sys.stderr.isatty()) as bar:
+
+        def show(stage: str, num_rows: int) -> None:
+            bar.set_description(f"index: {stage}")
+            bar.update(num_rows)
+
+        index = open_index(args.folder, memory_bytes=memory_bytes, report_progress=show)
+    if example is not None:
+        query = example
+    elif args.row is not None:
+        query = query_shard_row(index.rows, args.row)
+    else:
+        query = query_shard_video(index.rows, args.path, **span)
+    hits, table, method = search_shards(
+        index,
+        query,
+        top_k=args.top_k,
+        exclude_same_video=args.exclude_same_video,
+        group_by_video=args.group_by_video,
+    )
+    counts = {"num_rows": len(index.rows), "num_videos": index.content["videos"]}
+    return present_hits(table, query, hits, method, folder=args.folder, **counts, class_names=class_names)
 
 
 def make_query(embeddings: Embeddings, args: argparse.Namespace) -> Query:
@@ -152,15 +211,21 @@ def make_query(embeddings: Embeddings, args: argparse.Namespace) -> Query:
     Raises:
         ValueError: there is no such row, video or time range.
     """
-    from hiera_video.embeddings.query import query_example, query_row, query_video
+    from hiera_video.embeddings.query import query_row, query_video
 
     if args.row is not None:
         return query_row(embeddings, args.row)
-    span = {"start_sec": args.start_sec, "end_sec": args.end_sec}
     if args.path:
-        return query_video(embeddings, args.path, **span)
-    vector = embed_example(embeddings.info, args.video, **span, checkpoint=args.checkpoint)
-    return query_example(vector, args.video, **span)
+        return query_video(embeddings, args.path, start_sec=args.start_sec, end_sec=args.end_sec)
+    return make_example(embeddings.info, args)
+
+
+def make_example(info: dict[str, Any], args: argparse.Namespace) -> Query:
+    """The example file of the command line as a query."""
+    from hiera_video.embeddings.query import query_example
+
+    span = {"start_sec": args.start_sec, "end_sec": args.end_sec}
+    return query_example(embed_example(info, args.video, **span, checkpoint=args.checkpoint), args.video, **span)
 
 
 def embed_example(

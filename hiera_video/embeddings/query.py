@@ -18,7 +18,7 @@ from hiera_video.embeddings.reading import Embeddings
 from hiera_video.embeddings.search import EXACT, Hits, Pairs, find_near_duplicates, search_exact, search_filtered
 
 MAX_PAIRS = 100_000  # that are kept in memory
-_NUM_COMPARED = 20_000  # file names that a misspelled one is compared with
+NUM_COMPARED = 20_000  # file names that a misspelled one is compared with
 _RECALL_QUERIES = 200
 _TIME_TOLERANCE_SEC = 0.005  # tables show times in hundredths of a second
 
@@ -98,13 +98,18 @@ def find_video(table: pd.DataFrame, name: str) -> np.ndarray:
         found = np.flatnonzero(table[column].isin(names))
         if len(found):
             return found
+    raise ValueError(describe_unknown(paths, name))
+
+
+def describe_unknown(paths: pd.Series, name: str) -> str:
+    """Says that a video is not among these different ones, and names similar ones."""
     by_name = {os.path.basename(path): path for path in paths}
     wanted = os.path.basename(name)
-    near = difflib.get_close_matches(wanted, list(by_name)[:_NUM_COMPARED], n=3, cutoff=0.5)
+    near = difflib.get_close_matches(wanted, list(by_name)[:NUM_COMPARED], n=3, cutoff=0.5)
     if wanted in by_name:
         near = [wanted]
     some = [by_name[match] for match in near] or paths[:3].tolist()
-    raise ValueError(
+    return (
         f"{name!r} is none of the {len(paths):,} videos there; {'similar' if near else 'there are'}: "
         f"{', '.join(map(repr, some))}"
     )

@@ -35,34 +35,37 @@ class Found:
 
 
 def present_hits(
-    embeddings: Embeddings,
+    table: pd.DataFrame,
     query: Query,
     hits: Hits,
     method: Mapping[str, Any],
     *,
     folder: str,
+    num_rows: int,
+    num_videos: int,
     class_names: Sequence[str] = (),
 ) -> Found:
     """The rows that are similar to a query.
 
     Args:
-        embeddings: all rows.
+        table: of all rows, or of those that were found; its index holds their numbers.
         query: what was looked for.
         hits: what was found, (1, k).
         method: how, as `hiera_video.embeddings.query.search` says.
         folder: where the embeddings are.
+        num_rows: there.
+        num_videos: there.
         class_names: by label; may be empty.
     """
     rows, scores = hits.rows[0].tolist(), hits.scores[0].tolist()
-    clips = [describe_row(embeddings.table, row, class_names) for row in rows]
+    clips = [describe_row(table, row, class_names) for row in rows]
     asked = _describe_query(query, class_names)
-    num_videos = embeddings.table["path"].nunique()
-    facts = [f"among {len(embeddings):,} rows of {num_videos:,} videos in {folder}", describe_method(method)]
+    facts = [f"among {num_rows:,} rows of {num_videos:,} videos in {folder}", describe_method(method)]
     span = format_span(query.start_sec, query.end_sec)
     lines = [_HEADING]
     for rank, (clip, score) in enumerate(zip(clips, scores, strict=True), start=1):
         lines.append([str(rank), f"{score:.4f}", *_list_cells(clip)])
-    table = format_table(lines, ">>><<<") if clips else "Nothing was found."
+    listed = format_table(lines, ">>><<<") if clips else "Nothing was found."
     title = f"similar to {query.path}{f', {span}' if span else ''}"
     content = {
         "folder": folder,
@@ -74,7 +77,7 @@ def present_hits(
         },
         **method,
         "results": [
-            {"rank": rank, "score": score, **_make_record(embeddings.table, row, class_names)}
+            {"rank": rank, "score": score, **_make_record(table, row, class_names)}
             for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)
         ],
     }
@@ -88,7 +91,7 @@ def present_hits(
             page_dir=page_dir,
         )
 
-    return Found("\n".join([format_table([[title]], "<"), *facts, "", table]), content, make_page)
+    return Found("\n".join([format_table([[title]], "<"), *facts, "", listed]), content, make_page)
 
 
 def present_pairs(
@@ -141,7 +144,7 @@ def present_pairs(
 
 def describe_row(table: pd.DataFrame, row: int, class_names: Sequence[str]) -> ShownClip:
     """What a page shows of a row."""
-    entry = table.iloc[row]
+    entry = table.loc[row]
     label = _name_label(entry["label"], class_names)
     return ShownClip(entry["path"], entry["start_sec"], entry["end_sec"], label, row)
 
@@ -184,7 +187,7 @@ def _name_label(label: Any, class_names: Sequence[str]) -> str:
 
 def _make_record(table: pd.DataFrame, row: int, class_names: Sequence[str]) -> dict[str, Any]:
     """A row for JSON; None where something is unknown."""
-    entry = table.iloc[row]
+    entry = table.loc[row]
     record: dict[str, Any] = {name: None if pd.isna(entry[name]) else entry[name] for name in table.columns}
     name = _name_label(entry["label"], class_names) if class_names else None
     record |= {"label": None if record["label"] is None else int(record["label"]), "view": int(record["view"])}

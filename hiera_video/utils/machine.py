@@ -7,6 +7,7 @@ import platform
 from collections import Counter
 
 _CPU_INFO = "/proc/cpuinfo"  # Linux has it
+_STATUS = "/proc/self/status"  # likewise
 
 
 def count_cores() -> int:
@@ -42,3 +43,11 @@ def _describe_gpus() -> str:
     devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     counts = Counter(f"{device.name}, {device.total_memory / 2**30:.0f} GiB" for device in devices)
     return "; ".join(f"{count} x {text}" for text, count in counts.items()) + f"; CUDA {torch.version.cuda}"
+
+
+def read_process_memory() -> int:
+    """Bytes of memory that this process takes now (resident set; 0 where the system does not say)."""
+    if not os.path.exists(_STATUS):
+        return 0
+    with open(_STATUS) as file:
+        return next((int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS:")), 0)
