@@ -4,9 +4,11 @@
 
 Makes a list and a manifest of as many distinct paths (folders and names that are links to a few small videos, so that
 every sample decodes), and starts `build_train_loader` in a fresh process. Memory is the proportional set size of each
-decoding process (Linux: a page that n processes share counts 1/n for each). It is compared with that of an empty worker:
+decoding process (Linux: a page that n processes share counts 1/n for each). It is compared with that of an empty one:
 torch's own loader of a trivial data set in a process that has imported torch alone, with as many workers. A list of a
-thousand videos tells what is due to the length of the list. The last line is one JSON object.
+thousand videos tells what is due to the length of the list. Growth is that of memory which holds no file ("anonymous"),
+since what is shared with other programs changes as they come and go; it is counted over --samples, after as many
+--warm-up ones. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -31,7 +33,6 @@ import torch  # an empty worker has no more than this
 MIB = 2**20
 FEW = 1000  # videos of the short list
 FOLDERS, FILES = 1000, 4  # links to one folder; real videos
-WARM_UP_SHARE = 0.2  # of the samples: what each process needs once, it has by then
 ROWS_AT_ONCE = 100_000  # of the manifest
 
 
@@ -164,17 +165,14 @@ def run_ours(args: argparse.Namespace) -> dict:
         "first_batch_sec": first - begin,
         "parent_before": parent_before,
     }
-    num_batches = args.samples // args.batch
-    for number in range(1, num_batches + 1):
-        next(batches)
-        if number == max(4 * args.workers, 1):
-            result["idle"] = measure_processes(loader._loader._iterator)
-        if number == int(WARM_UP_SHARE * num_batches):
-            result["warm"] = measure_processes(loader._loader._iterator)
-    result["end"] = measure_processes(loader._loader._iterator)
-    result["growth"] = result["end"]["pss"] / result["warm"]["pss"] - 1
-    result["parent_growth"] = result["end"]["parent_pss"] / result["warm"]["parent_pss"] - 1
-    result["samples_per_sec"] = num_batches * args.batch / (time.perf_counter() - first)
+    counts = {"idle": 4 * args.workers * args.batch, "warm": args.warm_up, "end": args.samples}
+    for moment, count in counts.items():
+        for _ in range(count // args.batch):
+            next(batches)
+        result[moment] = measure_processes(loader._loader._iterator)
+    result["growth"] = result["end"]["anonymous"] / result["warm"]["anonymous"] - 1
+    result["parent_growth"] = result["end"]["parent_anonymous"] / result["warm"]["parent_anonymous"] - 1
+    result["samples_per_sec"] = sum(counts.values()) / (time.perf_counter() - first)
     return result
 
 
@@ -188,8 +186,16 @@ def endless(loader) -> Iterator[dict]:
 
 
 def run_child(args: argparse.Namespace, kind: str, folder: Path | None) -> dict:
-    words = [word for word in sys.argv[1:] if word]
-    command = [sys.executable, __file__, *words, "--child", kind, *(["--child-data", str(folder)] if folder else [])]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        __file__,
+        *sys.argv[1:],
+        "--child",
+        kind,
+        *(["--child-data", str(folder)] if folder else []),
+    ]
     child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(child.stdout.splitlines()[-1])
 
@@ -208,6 +214,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--samples", type=int, default=20_000)
+    parser.add_argument("--warm-up", type=int, default=10_000, help="samples before growth is counted")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--frames", type=int, default=4, help="of a clip")
     parser.add_argument("--crop", type=int, default=32, help="px")

@@ -25,11 +25,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common  # noqa: E402
+import common
 
-from hiera_video.cli.search import main as search  # noqa: E402
-from hiera_video.embeddings.disk_index import FOLDER, SIDE_CAR  # noqa: E402
-from hiera_video.embeddings.store import ShardWriter, VideoInfo, prepare_folder, write_side_car  # noqa: E402
+from hiera_video.cli.search import main as search
+from hiera_video.embeddings.disk_index import FOLDER, SIDE_CAR
+from hiera_video.embeddings.store import ShardWriter, VideoInfo, prepare_folder, write_side_car
 
 CLASSES, ROWS_PER_VIDEO, VIDEOS_AT_ONCE = 1000, 10, 2000
 VIDEO_NOISE, WINDOW_NOISE = 0.9, 0.5  # of each value, where a class has 1
@@ -106,7 +106,10 @@ def main() -> None:
         begin = time.perf_counter()
         make_folder(folder, args.rows, args.dim, args.dtype)
         size_gb = sum(path.stat().st_size for path in (folder / "embeddings").iterdir()) / 2**30
-        print(f"{args.rows:,} rows of {args.dim} made in {time.perf_counter() - begin:.0f} s: {size_gb:.2f} GB", flush=True)
+        print(
+            f"{args.rows:,} rows of {args.dim} made in {time.perf_counter() - begin:.0f} s: {size_gb:.2f} GB",
+            flush=True,
+        )
         nothing = run_child("nothing", args, folder)
         first = run_child("search", args, folder)
         again = run_child("search", args, folder)
@@ -114,7 +117,9 @@ def main() -> None:
         index_gb = sum(path.stat().st_size for path in (folder / FOLDER).iterdir()) / 2**30
     plan, kept = index["plan"], first["seconds"][1:] + again["seconds"]
     on_disk = plan["part_rows"] < args.rows
-    print(f"{plan['coding']} codes of {plan['code_bytes']} bytes in {plan['num_lists']} lists, {plan['num_probes']} probed")
+    print(
+        f"{plan['coding']} codes of {plan['code_bytes']} bytes in {plan['num_lists']} lists, {plan['num_probes']} probed"
+    )
     print(f"{'the lists on disk' if on_disk else 'the lists in memory'}; index {index_gb:.2f} GB")
     print(f"recall@{index['recall_at']} {index['recall']:.3f} of {index['recall_queries']} queries")
     print(f"made in {first['seconds'][0] - kept[0]:.0f} s; a search with the kept index {np.median(kept):.2f} s")

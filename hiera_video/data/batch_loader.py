@@ -63,8 +63,8 @@ class BatchLoader:
     If a process dies at a video, or is at one for longer than ``timeout_sec``, that video is given up: from then on it
     is a bad video like any other. New processes go on with the batch that is due next.
 
-    The processes are kept from one iteration to the next. On Linux they are forks, so that all of them share one copy of
-    the list and the manifest, whatever Python's own choice is. Nothing is drawn from the global random generators.
+    The processes are kept from one iteration to the next. On Linux they are forks, whatever Python's own choice is, so
+    that all of them share one copy of the list and the manifest. Nothing is drawn from the global random generators.
 
     Args:
         dataset: whose samples are asked for by the keys of the sampler.

@@ -63,7 +63,8 @@ class IndexPlan:
         num_probes: lists that a query looks into.
         num_training: rows that the centers are computed from.
         block_rows: rows that are read at once.
-        part_rows: rows whose codes are in memory at once while the index is made; fewer than all: the lists are on disk.
+        part_rows: rows whose codes are in memory at once while the index is made; where these are not all, the lists
+            are on disk.
     """
 
     coding: str
@@ -259,7 +260,7 @@ def _add_rows(
 def _fill_on_disk(
     faiss: Any, index: Any, rows: ShardRows, plan: IndexPlan, place: Path, report: Callable[[str, int], object]
 ) -> Any:
-    """Adds all rows; in memory is one part of the codes, written when it is full, and at last all are joined on disk."""
+    """Adds all rows. One part of the codes is in memory, and written when it is full; at last the parts are joined."""
     from faiss.contrib.ondisk import merge_ondisk
 
     parts: list[Path] = []

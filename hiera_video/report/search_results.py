@@ -157,7 +157,12 @@ def describe_method(method: Mapping[str, Any]) -> str:
     if "recall" in method:
         share, count = f"recall@{method['recall_at']} {method['recall']:.3f}", method["recall_queries"]
         recall = f": {share} against exact search, of {count} rows as queries"
-    return f"approximate search, FAISS {method['index'].upper()}{recall}"
+    return f"approximate search, FAISS {_name_index(method['index'])}{recall}"
+
+
+def _name_index(index: str) -> str:
+    kind, *rest = index.split(", ")
+    return ", ".join([kind.upper(), *rest])
 
 
 def _describe_query(query: Query, class_names: Sequence[str]) -> ShownClip:

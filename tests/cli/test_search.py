@@ -308,3 +308,25 @@ def test_a_single_row_finds_nothing(videos, tmp_path, capsys):
     tool.main([str(where), "--row", "0", "--html", str(tmp_path / "page.html")])
     assert capsys.readouterr().out.splitlines()[4] == "Nothing was found."
     assert "Nothing was found." in (tmp_path / "page.html").read_text()
+
+
+def test_within_a_limit_of_memory_the_rows_stay_on_disk(run, fail, folder, capsys, monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr("hiera_video.embeddings.reading.read_vectors", lambda _: pytest.fail("all rows are loaded"))
+    found = run("--path", "a", "--top-k", 3, "--memory-gb", 8)
+    assert list_found(found) == [(EVIL, 0), ("b.mp4", 0), ("b.mp4", 1)] and found["index"] == "ivf, float16 codes"
+    assert (folder / "search_index" / "index.json").is_file()
+    row = found["results"][1]["row"]
+    assert run("--row", row, "--memory-gb", 8)["query"]["path"].endswith("/b.mp4")
+    tool.main([str(folder), "--row", "0", "--memory-gb", "8"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f"among 12 rows of 3 videos in {folder}"
+    assert lines[2].startswith("approximate search, FAISS IVF, float16 codes: recall@10 1.000 against exact search")
+    assert "raise --memory-gb" in fail("--row", 0, "--memory-gb", 0.1)
+    assert "leave out --index" in fail("--row", 0, "--memory-gb", 8, "--index", "faiss")
+
+
+def test_an_example_file_is_searched_for_on_disk(run, monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(tool, "embed_example", lambda *_, **__: torch.tensor([0.0, 3.0]))
+    assert list_found(run("--video", "new.mp4", "--top-k", 3, "--memory-gb", 8)) == [(EVIL, 1), (EVIL, 2), ("b.mp4", 3)]

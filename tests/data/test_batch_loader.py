@@ -5,8 +5,10 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch.utils.data import SequentialSampler
@@ -18,6 +20,7 @@ from hiera_video.data.clip_sampling import UniformClipSampler
 from hiera_video.data.dataset import VideoDataset
 from hiera_video.data.lists import VideoList
 from hiera_video.data.transforms import EvalTransform
+from hiera_video.video.manifest import _SCHEMA, Manifest
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +201,36 @@ def test_an_iteration_that_was_left_does_not_go_on_in_the_next(folder, patient):
         assert batch["index"].tolist() == [0, 1]
         break
     assert_same_but_for(list(loader), expected, set())
+
+
+class ReadsOnly(VideoDataset):
+    """Looks its videos up in list and manifest, decodes nothing, and says what its process shares with nobody."""
+
+    def load(self, epoch, index):
+        record = self.manifest.get_entry(str(self.videos.paths[index]))
+        assert record.status == "missing" and record.size_bytes is None
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        (own,) = [int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:")]
+        return {"video": torch.tensor(own), "label": int(self.videos.labels[index])}
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells the memory of a process")
+def test_processes_share_the_list_and_the_manifest():
+    """Lists of Python objects would be copied page by page, as each look at one changes its count of references."""
+    paths = np.array([f"/nowhere/class_{i % 400:03d}/{i:011d}_000010_000020.mp4" for i in range(200_000)])
+    table = pa.table(
+        {name: pa.nulls(len(paths), kind) for name, kind in zip(_SCHEMA.names, _SCHEMA.types, strict=True)}
+    )
+    table = table.set_column(0, "path", pa.array(paths)).set_column(3, "status", pa.array(["missing"] * len(paths)))
+    dataset = ReadsOnly(
+        VideoList(paths, np.arange(len(paths)), None),
+        clip_sampler=UniformClipSampler(num_frames=4, sampling_rate=1, target_fps=30, num_clips=1),
+        transform=EvalTransform(num_crops=1, short_side_px=32, crop_size_px=32),
+        manifest=Manifest(table, source="a test"),
+    )
+    keys = np.random.default_rng(0).permutation(len(paths))[:4000].tolist()
+    loader = BatchLoader(dataset, sampler=keys, batch_size=4, num_workers=2, timeout_sec=20)
+    own_kib = [int(batch["video"].max()) for batch in loader]
+    assert not dataset.given_up
+    grown_kib = max(own_kib[-10:]) - max(own_kib[90:110])  # after what each process needs once
+    assert grown_kib < 1500, "1800 strings of a list, on as many pages of 4 KiB, would be 7000"
