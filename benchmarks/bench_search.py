@@ -117,9 +117,8 @@ def main() -> None:
         index_gb = sum(path.stat().st_size for path in (folder / FOLDER).iterdir()) / 2**30
     plan, kept = index["plan"], first["seconds"][1:] + again["seconds"]
     on_disk = plan["part_rows"] < args.rows
-    print(
-        f"{plan['coding']} codes of {plan['code_bytes']} bytes in {plan['num_lists']} lists, {plan['num_probes']} probed"
-    )
+    lists = f"{plan['num_lists']} lists, {plan['num_probes']} probed"
+    print(f"{plan['coding']} codes of {plan['code_bytes']} bytes in {lists}")
     print(f"{'the lists on disk' if on_disk else 'the lists in memory'}; index {index_gb:.2f} GB")
     print(f"recall@{index['recall_at']} {index['recall']:.3f} of {index['recall_queries']} queries")
     print(f"made in {first['seconds'][0] - kept[0]:.0f} s; a search with the kept index {np.median(kept):.2f} s")

@@ -206,12 +206,17 @@ def test_an_iteration_that_was_left_does_not_go_on_in_the_next(folder, patient):
 class ReadsOnly(VideoDataset):
     """Looks its videos up in list and manifest, decodes nothing, and says what its process shares with nobody."""
 
+    num_looks = 0
+
     def load(self, epoch, index):
         record = self.manifest.get_entry(str(self.videos.paths[index]))
         assert record.status == "missing" and record.size_bytes is None
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-        (own,) = [int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:")]
-        return {"video": torch.tensor(own), "label": int(self.videos.labels[index])}
+        self.num_looks += 1
+        own_kib = 0
+        if self.num_looks % 200 == 0:  # looking takes longer than all else
+            lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+            (own_kib,) = [int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:")]
+        return {"video": torch.tensor(own_kib), "label": int(self.videos.labels[index])}
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells the memory of a process")
@@ -230,7 +235,6 @@ def test_processes_share_the_list_and_the_manifest():
     )
     keys = np.random.default_rng(0).permutation(len(paths))[:4000].tolist()
     loader = BatchLoader(dataset, sampler=keys, batch_size=4, num_workers=2, timeout_sec=20)
-    own_kib = [int(batch["video"].max()) for batch in loader]
-    assert not dataset.given_up
-    grown_kib = max(own_kib[-10:]) - max(own_kib[90:110])  # after what each process needs once
-    assert grown_kib < 1500, "1800 strings of a list, on as many pages of 4 KiB, would be 7000"
+    own_kib = [kib for batch in loader if (kib := int(batch["video"].max()))]
+    assert len(own_kib) == 20 and not dataset.given_up
+    assert max(own_kib[-2:]) - min(own_kib[:2]) < 1500, "1800 strings of a list, on as many pages, would be 7000"
