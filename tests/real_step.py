@@ -5,10 +5,12 @@
 Who runs it compares that with what a plan foresees.
 """
 
+import ctypes
 import sys
 from pathlib import Path
 
 import torch
+from command_words import to_words
 
 from hiera_video.config import load_config
 from hiera_video.engine.batch import autocast
@@ -19,7 +21,7 @@ from hiera_video.engine.training.state import build_state
 from hiera_video.models.mask_units import draw_mask
 
 # What libraries take when they are first used belongs to no model.
-WARM_UP = ["HIERA.EMBED_DIM", "32", "HIERA.STAGES", "[1, 1, 1, 1]"]
+WARM_UP = {"HIERA.EMBED_DIM": "32", "HIERA.STAGES": "[1, 1, 1, 1]", "MAE.DECODER_EMBED_DIM": "32", "MAE.DECODER_DEPTH": "1"}
 
 
 def read_status_bytes(key):
@@ -54,7 +56,8 @@ def take_steps(cfg, batch_size):
 def main():
     batch_size, pairs = int(sys.argv[1]), sys.argv[2:]
     torch.set_num_threads(1)
-    take_steps(load_config([], [*pairs, *WARM_UP]), 1)
+    take_steps(load_config([], [*pairs, *to_words(WARM_UP)]), 1)
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # gives back what the allocator has kept of that
     before = read_status_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     take_steps(load_config([], pairs), batch_size)
