@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from hiera_video.engine.planning.gpu_rules import GpuRules
 from hiera_video.engine.training.state import MovingAverage
 from hiera_video.models.build import build_model_from_cfg
 from hiera_video.models.hiera_mae import HieraMAE
+from hiera_video.models.layers import HieraBlock
 from hiera_video.models.mask_units import draw_mask
 from hiera_video.solver.optimizer import build_optimizer
 from hiera_video.utils.memory_tracker import MemoryTracker
@@ -98,6 +100,8 @@ def measure_step(
     num_visible = _count_visible(cfg, shapes)
     with _run_as(on_gpu=on_gpu, fake=fake), MemoryTracker() as tracker:
         model = _materialize(shapes, tracker)
+        if on_gpu and cfg.MODEL.ACT_CHECKPOINT:
+            _keep_rules(model)
         marks = [tracker.current_bytes]
         average = MovingAverage(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
         marks.append(tracker.current_bytes)
@@ -150,6 +154,8 @@ def count_step_flops(cfg: CfgNode, *, recompute: bool = False) -> tuple[int, int
     num_visible, num_clips = _count_visible(cfg, shapes), 2  # of one clip nothing could be mixed
     with _run_as(on_gpu=True, fake=True), MemoryTracker() as tracker:
         model = _materialize(shapes, tracker)
+        if recompute and cfg.MODEL.ACT_CHECKPOINT:
+            _keep_rules(model)
         model.train()
         with sdpa_kernel(SDPBackend.MATH):  # its products show one by one, forward and backward
             with FlopCounterMode(display=False) as forward:
@@ -179,6 +185,18 @@ def _materialize(shapes: nn.Module, tracker: MemoryTracker) -> Any:
             module.register_buffer(name, torch.zeros(buffer.shape, dtype=buffer.dtype))
     tracker.count([*shapes.parameters(), *shapes.buffers()])
     return shapes
+
+
+def _keep_rules(model: nn.Module) -> None:
+    """Lets `GpuRules` hold in blocks that are computed again: torch leaves such modes in a backward pass."""
+    for block in model.modules():
+        if isinstance(block, HieraBlock):
+            setattr(block, "forward", functools.partial(_run_by_rules, block.forward))  # noqa: B010
+
+
+def _run_by_rules(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    with GpuRules():
+        return forward(x)
 
 
 def _count_visible(cfg: CfgNode, model: nn.Module) -> int:
