@@ -21,7 +21,12 @@ from hiera_video.engine.training.state import build_state
 from hiera_video.models.mask_units import draw_mask
 
 # What libraries take when they are first used belongs to no model.
-WARM_UP = {"HIERA.EMBED_DIM": "32", "HIERA.STAGES": "[1, 1, 1, 1]", "MAE.DECODER_EMBED_DIM": "32", "MAE.DECODER_DEPTH": "1"}
+WARM_UP = {
+    "HIERA.EMBED_DIM": "32",
+    "HIERA.STAGES": "[1, 1, 1, 1]",
+    "MAE.DECODER_EMBED_DIM": "32",
+    "MAE.DECODER_DEPTH": "1",
+}
 
 
 def read_status_bytes(key):

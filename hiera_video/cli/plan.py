@@ -95,6 +95,7 @@ def gather_measured(cfg: CfgNode, args: argparse.Namespace) -> Measured:
             model_name=cfg.MODEL.MODEL_NAME,
             num_frames=cfg.DATA.NUM_FRAMES,
             crop_size_px=cfg.DATA.TRAIN_CROP_SIZE,
+            precision=cfg.TRAIN.PRECISION,
         )
     notes = list(measured.notes)
     if args.gpu_clips_per_sec:

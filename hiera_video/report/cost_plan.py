@@ -141,9 +141,7 @@ def _format_time(plan: Mapping[str, Any]) -> list[str]:
     elif "cores_per_100_clips_per_sec" in time:
         rows.append(("cores to make the clips", f"{time['cores_per_100_clips_per_sec']} for each 100 clips/s"))
     else:
-        rows.append(
-            ("cores to make the clips", "not known: `hiera-video bench` or `check` measures what a core makes")
-        )
+        rows.append(("cores to make the clips", "not known: `hiera-video bench` or `check` measures what a core makes"))
     if time["videos_bytes"] is not None:
         rows.append(("videos on the disk", format_bytes(time["videos_bytes"])))
     if time["read_bytes_per_sec"] is not None:

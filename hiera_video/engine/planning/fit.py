@@ -98,7 +98,7 @@ class MemoryModel:
 
 
 def list_passes(batch_clips: int, *, num_gpus: int, unit_clips: int) -> list[int]:
-    """Into how many equal passes a GPU can cut its share of a batch, the fewest first; [] where it has no whole share."""
+    """Into how many equal passes a GPU can cut its share of a batch, fewest first; [] where it has no whole share."""
     if batch_clips % (num_gpus * unit_clips):
         return []
     share = batch_clips // num_gpus // unit_clips
@@ -122,9 +122,7 @@ def list_settings(
         for checkpointing in (False, True):
             for passes in options:
                 clips = batch_clips // num_gpus // passes
-                peak = memory.compute_peak(
-                    clips, sharding=sharding, num_gpus=num_gpus, checkpointing=checkpointing
-                )
+                peak = memory.compute_peak(clips, sharding=sharding, num_gpus=num_gpus, checkpointing=checkpointing)
                 is_below = first is not None and passes < first.passes
                 if peak <= budget_bytes and not is_below:
                     yield Setting(sharding, checkpointing, passes, clips, peak)

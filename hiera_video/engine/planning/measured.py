@@ -1,4 +1,4 @@
-"""What was measured of a model and of a data set, and what is known of data sets: the numbers that no plan can make up."""
+"""What was measured of models and data, and what is known of data sets: numbers that no plan can make up."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Measured:
     notes: tuple[str, ...] = ()
 
 
-def read_measured(path: str, *, model_name: str, num_frames: int, crop_size_px: int) -> Measured:
+def read_measured(path: str, *, model_name: str, num_frames: int, crop_size_px: int, precision: str) -> Measured:
     """Reads what `hiera-video bench` wrote, or the report of `hiera-video check`.
 
     The rate of a model counts where it was measured on a GPU, and for the plan's own model and clips alone.
@@ -51,6 +51,7 @@ def read_measured(path: str, *, model_name: str, num_frames: int, crop_size_px: 
         model_name: of the plan.
         num_frames: of its clips.
         crop_size_px: of its clips.
+        precision: its arithmetic.
 
     Raises:
         FileNotFoundError: no such file.
@@ -73,7 +74,7 @@ def read_measured(path: str, *, model_name: str, num_frames: int, crop_size_px: 
             "of `hiera-video check`"
         )
     model, data = content["model"] or {}, content.get("data") or {}
-    own = {"name": model_name, "num_frames": num_frames, "crop_size": crop_size_px}
+    own = {"name": model_name, "num_frames": num_frames, "crop_size": crop_size_px, "precision": precision}
     for key, value in own.items():
         if key in model and model[key] != value:
             raise ValueError(f"--bench {path} is of another model: {key} is {model[key]}, and {value} in the plan")

@@ -15,12 +15,12 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hiera_video.data.transforms import normalize_video
 from hiera_video.engine.batch import autocast
 from hiera_video.engine.planning.gpu_rules import GpuRules
-from hiera_video.engine.training.state import MovingAverage
 from hiera_video.models.build import build_model_from_cfg
 from hiera_video.models.hiera_mae import HieraMAE
 from hiera_video.models.layers import HieraBlock
@@ -103,7 +103,7 @@ def measure_step(
         if on_gpu and cfg.MODEL.ACT_CHECKPOINT:
             _keep_rules(model)
         marks = [tracker.current_bytes]
-        average = MovingAverage(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
+        average = [p.detach().clone() for p in model.parameters()] if cfg.SOLVER.EMA_DECAY else []
         marks.append(tracker.current_bytes)
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
@@ -206,9 +206,7 @@ def _count_visible(cfg: CfgNode, model: nn.Module) -> int:
     return int(draw_mask(model.mask_units_grid, cfg.MAE.MASK_RATIO, kind=cfg.MAE.MASK_TYPE).sum())
 
 
-def _run_forward(
-    cfg: CfgNode, model: nn.Module, *, num_clips: int, num_visible: int
-) -> tuple[Tensor, weakref.ref]:
+def _run_forward(cfg: CfgNode, model: nn.Module, *, num_clips: int, num_visible: int) -> tuple[Tensor, weakref.ref]:
     """What a job does with a batch up to the loss; gives it, and a weak reference to the storage of the clips."""
     with autocast(_CPU, cfg.TRAIN.PRECISION):
         clips = _make_clips(cfg, num_clips)
@@ -231,12 +229,11 @@ def _make_clips(cfg: CfgNode, num_clips: int) -> Tensor:
     return normalize_video(clips, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
 
 
-def _update(
-    cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage | None
-) -> None:
+def _update(cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer, average: list[Tensor]) -> None:
     norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     if cfg.SOLVER.CLIP_GRAD_L2NORM:
         nn.utils.clip_grads_with_norm_(model.parameters(), cfg.SOLVER.CLIP_GRAD_L2NORM, norm)
     optimizer.step()
     if average:
-        average.update_parameters(model)
+        # `MovingAverage` asks how often it was updated, which tensors without content do not know.
+        get_ema_multi_avg_fn(cfg.SOLVER.EMA_DECAY)(average, list(model.parameters()), 1)
