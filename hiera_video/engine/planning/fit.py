@@ -14,6 +14,9 @@ from hiera_video.engine.planning.step import StepMemory, measure_step
 from hiera_video.models.build import build_model_from_cfg
 
 
+_MANY_UNITS = 16  # of clips of a pass: the second look
+
+
 @dataclass(frozen=True)
 class Setting:
     """A way to train a batch.
@@ -37,7 +40,9 @@ class Setting:
 class MemoryModel:
     """Memory of a GPU for any batch and sharding, from two looks at a step for each kind of checkpointing.
 
-    Activations grow linearly with the clips of a pass; that line goes through the two sizes looked at.
+    What is kept grows in proportion to the clips of a pass, and the peak never more slowly with more clips than with
+    few: between the sizes looked at, a straight line is at or a little above the peak. A pass that was looked at itself
+    counts as it is.
 
     Args:
         cfg: its TRAIN.BATCH_SIZE, TRAIN.GRAD_ACCUM_STEPS and MODEL.ACT_CHECKPOINT do not matter.
@@ -78,9 +83,11 @@ class MemoryModel:
 
     def compute_peak(self, num_clips: int, *, sharding: str, num_gpus: int, checkpointing: bool) -> int:
         """Peak memory of a GPU in bytes."""
-        one, two = (self.measure(n * self.unit_clips, checkpointing=checkpointing) for n in (1, 2))
-        slope = (two.of_clips - one.of_clips) / self.unit_clips
+        one, many = (self.measure(n * self.unit_clips, checkpointing=checkpointing) for n in (1, _MANY_UNITS))
+        slope = (many.of_clips - one.of_clips) / ((_MANY_UNITS - 1) * self.unit_clips)
         of_clips = round(one.of_clips + slope * (num_clips - self.unit_clips))
+        if (checkpointing, num_clips) in self._steps:
+            of_clips = self._steps[checkpointing, num_clips].of_clips
         if sharding == "none" or num_gpus == 1:
             return one.states + of_clips
         # A step keeps 16-bit copies of the weights beside activations; divided models count theirs as gathered.
@@ -91,7 +98,7 @@ class MemoryModel:
         """The most clips of a pass that fit, 0 where not even `unit_clips` do."""
         options: dict[str, Any] = {"sharding": sharding, "num_gpus": num_gpus, "checkpointing": checkpointing}
         at_one = self.compute_peak(self.unit_clips, **options)
-        per_unit = self.compute_peak(2 * self.unit_clips, **options) - at_one
+        per_unit = (self.compute_peak(_MANY_UNITS * self.unit_clips, **options) - at_one) / (_MANY_UNITS - 1)
         if at_one > budget_bytes:
             return 0
         return (1 + int((budget_bytes - at_one) // per_unit)) * self.unit_clips

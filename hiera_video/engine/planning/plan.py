@@ -132,6 +132,7 @@ def build_setting(cfg: CfgNode, memory: MemoryModel, *, num_gpus: int) -> Settin
     if cfg.TRAIN.BATCH_SIZE % (num_gpus * passes * memory.unit_clips):
         return None
     clips = cfg.TRAIN.BATCH_SIZE // num_gpus // passes
+    memory.measure(clips, checkpointing=checkpointing)  # so that it counts as it is
     peak = memory.compute_peak(clips, sharding=sharding, num_gpus=num_gpus, checkpointing=checkpointing)
     return Setting(sharding, checkpointing, passes, clips, peak)
 

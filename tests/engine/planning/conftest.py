@@ -8,7 +8,7 @@ from hiera_video.engine.planning.plan import complete_config
 
 SMALL = {
     "HIERA.EMBED_DIM": "32",
-    "HIERA.STAGES": "[1, 1, 2, 1]",
+    "HIERA.STAGES": "[1, 1, 1, 1]",
     "DATA.NUM_FRAMES": "4",
     "DATA.TRAIN_CROP_SIZE": "64",
     "MODEL.NUM_CLASSES": "10",
