@@ -64,7 +64,7 @@ def test_a_mistake_is_one_line(capsys, words, message):
 
 @pytest.mark.parametrize(
     "words",
-    [["--gpus", "0"], ["--gpus", "x"], ["--margin", "1"], ["--gpu-clips-per-sec", "0"], ["--gpu-memory-gb", "nan"]],
+    [["--gpus", "0"], ["--gpus", "x"], ["--margin", "1"], ["--clips-per-core", "0"], ["--gpu-memory-gb", "nan"]],
 )
 def test_numbers_out_of_range_end_at_the_command_line(capsys, words):
     with pytest.raises(SystemExit):

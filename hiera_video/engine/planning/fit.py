@@ -13,7 +13,6 @@ from hiera_video.engine.planning.sharded import SHARDINGS, ShardedBytes, compute
 from hiera_video.engine.planning.step import StepMemory, measure_step
 from hiera_video.models.build import build_model_from_cfg
 
-
 _MANY_UNITS = 16  # of clips of a pass: the second look
 
 
@@ -112,25 +111,24 @@ def list_passes(batch_clips: int, *, num_gpus: int, unit_clips: int) -> list[int
     return [passes for passes in range(1, share + 1) if share % passes == 0]
 
 
-def list_settings(
-    memory: MemoryModel, *, batch_clips: int, num_gpus: int, budget_bytes: float, first: Setting | None = None
-) -> Iterator[Setting]:
+def list_settings(memory: MemoryModel, *, batch_clips: int, num_gpus: int, budget_bytes: float) -> Iterator[Setting]:
     """For each sharding, without and with checkpointing, the setting with the fewest passes that fits.
+
+    Neither fp16 nor MODEL.COMPILE goes with sharding.
 
     Args:
         memory: of the config.
         batch_clips: TRAIN.BATCH_SIZE.
         num_gpus: over all machines.
         budget_bytes: what a GPU may use.
-        first: nothing above it is listed: of its sharding and checkpointing only settings with at least its passes.
     """
+    divides = num_gpus > 1 and memory.cfg.TRAIN.PRECISION != "fp16" and not memory.cfg.MODEL.COMPILE
     options = list_passes(batch_clips, num_gpus=num_gpus, unit_clips=memory.unit_clips)
-    for sharding in SHARDINGS if num_gpus > 1 else SHARDINGS[:1]:
+    for sharding in SHARDINGS if divides else SHARDINGS[:1]:
         for checkpointing in (False, True):
             for passes in options:
                 clips = batch_clips // num_gpus // passes
                 peak = memory.compute_peak(clips, sharding=sharding, num_gpus=num_gpus, checkpointing=checkpointing)
-                is_below = first is not None and passes < first.passes
-                if peak <= budget_bytes and not is_below:
+                if peak <= budget_bytes:
                     yield Setting(sharding, checkpointing, passes, clips, peak)
                     break
