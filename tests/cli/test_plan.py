@@ -26,11 +26,11 @@ def test_the_page_names_what_is_known_and_what_is_not(tmp_path, capsys):
 def test_rates_as_options_give_hours_cores_and_a_sweep(capsys):
     rates = ["--gpu-clips-per-sec", "100", "--clips-per-core", "16", "--gpu-tflops", "990", "--sweep"]
     assert tool.main([*WORDS, *rates, "--num-videos", "1000"]) == 0
-    page = capsys.readouterr().out
+    page = " ".join(capsys.readouterr().out.split())
     # 3 steps of 256 clips an epoch, 150 epochs: 115,200 clips at 800 a second.
-    assert "hours                   0.0 (0 GPU-hours)" in page
-    assert "clips/s                 800 on all GPUs" in page
-    assert "cores to make the clips  50 (7 for a GPU)" in page.replace("clips   50", "clips  50")
+    assert "hours 0.0 (0 GPU-hours)" in page
+    assert "clips/s 800 on all GPUs" in page
+    assert "cores to make the clips 50 (7 for a GPU)" in page
     assert "(MFU)" in page and "zero3" in page
     assert "clips/s of a core: 16, as given" in page
 
