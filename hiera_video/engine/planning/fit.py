@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from hiera_video.engine.planning.sharded import SHARDINGS, ShardedBytes, compute_sharded_bytes
 from hiera_video.engine.planning.step import StepMemory, measure_step
 from hiera_video.models.build import build_model_from_cfg
+from hiera_video.models.sharding import SHARDINGS, ShardedBytes, compute_sharded_bytes
 
 _MANY_UNITS = 16  # of clips of a pass: the second look
 

@@ -19,8 +19,8 @@ from hiera_video.engine.planning.counts import (
 )
 from hiera_video.engine.planning.fit import MemoryModel, Setting, list_passes, list_settings
 from hiera_video.engine.planning.measured import Measured
-from hiera_video.engine.planning.sharded import SHARDINGS
 from hiera_video.engine.planning.step import StepMemory, check_task, count_step_flops
+from hiera_video.models.sharding import SHARDINGS
 from hiera_video.utils.versions import get_versions
 
 GB = 1e9
