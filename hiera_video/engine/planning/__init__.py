@@ -1,0 +1,1 @@
+"""What a training run will cost, found out before it starts."""
