@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -61,9 +62,9 @@ def enlarge(path: str, target: Path, *, width: int = 1280, height: int = 720) ->
     with av.open(path) as source, av.open(str(target), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"crf": "23", "preset": "medium"})
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, "yuv420p", 250
-        for frame in source.decode(video=0):
+        for number, frame in enumerate(source.decode(video=0)):
             larger = frame.reformat(width=width, height=height, interpolation=Interpolation.LANCZOS)
-            larger.pts = None
+            larger.pts, larger.time_base = number, Fraction(1, 30)
             container.mux(stream.encode(larger))
         container.mux(stream.encode())
     return str(target)
@@ -137,7 +138,9 @@ def measure_grid(originals: dict[str, str], folder: Path, runs: int) -> list[dic
             seconds = time.process_time() - start
             psnr, ssim = compare_samples(files[number], made.samples)
             facts[number] = {"encode_sec": seconds, "psnr_db": psnr, "ssim": ssim}
-        sides = {"original": make_clip_reader(original)} | {name: make_clip_reader(path) for name, path in files.items()}
+        sides = {"original": make_clip_reader(original)} | {
+            name: make_clip_reader(path) for name, path in files.items()
+        }
         times = compare(sides, runs)
         print(f"\n{title}: {times['original']['ms']:.1f} ms a clip, {os.path.getsize(original):,} bytes")
         print("    b-frames  keys  fast  preset    crf      ms  faster  bytes  PSNR    SSIM   encode s")

@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "look at every video of a data set before training, and name what is wrong",
     "pack": "pack the videos of a data set into tar files, which WebDataset reads too",
     "bench": "measure what a model and its data reach on this machine, and name the limit",
+    "prepare": "write a data set's videos anew so that training reads them several times as fast",
     "predict": "name the classes in a video over time, also in a live stream",
     "extract": "embed videos of any length, on this machine or on a Ray cluster",
     "search": "find the clips most similar to an example, or near-duplicates, among embeddings",

@@ -54,6 +54,7 @@ class Reencoded:
         num_frames: of the new file.
         ticks: when each begins, since the first one, in units of ``time_base``.
         time_base: of the new file, in seconds.
+        fps: frames a second of the source.
         samples: position in the new file -> that frame of the source, uint8 RGB (H, W, 3), upright, of the source's size.
         notes: what was wrong with the source; its frames are those that decode.
     """
@@ -61,6 +62,7 @@ class Reencoded:
     num_frames: int
     ticks: tuple[int, ...]
     time_base: Fraction
+    fps: float
     samples: dict[int, np.ndarray]
     notes: str
 
@@ -205,7 +207,7 @@ def _write(
     if writer is None:
         raise VideoDecodeError("no frame can be decoded")
     writer.finish()
-    return Reencoded(length, plan.ticks, plan.time_base, samples, "; ".join(notes))
+    return Reencoded(length, plan.ticks, plan.time_base, plan.fps, samples, "; ".join(notes))
 
 
 class _FileWriter:
