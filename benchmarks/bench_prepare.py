@@ -3,10 +3,11 @@
     python benchmarks/bench_prepare.py --runs 15            # the rows
     python benchmarks/bench_prepare.py --grid --runs 9      # what each setting costs and brings
 
-The originals are a Kinetics clip of 340x256, and the same clip enlarged to 1280x720 as x264 writes it by default, with a
-key frame every 250 frames. Sides alternate, each run takes another clip, the same one for all sides, and opens the file
-anew, without a manifest. Times are medians of CPU seconds of one core, since other jobs may run beside this one; a ratio
-is the median of the ratios of neighboring runs (above 1 the prepared video is faster). The last line is one JSON object.
+The originals are a Kinetics clip of 340x256, and the same clip enlarged to 1280x720 as x264 writes it by default, with
+a key frame every 250 frames. Sides alternate, each run takes another clip, the same one for all sides, and opens the
+file anew, without a manifest. Times are medians of CPU time of one core, since other jobs may run beside this one; a
+ratio is the median of the ratios of neighboring runs (above 1 the prepared video is faster). The last line is one JSON
+object.
 """
 
 import argparse
@@ -28,12 +29,12 @@ from av.video.reformatter import Interpolation
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import bench_input  # noqa: E402
-import common  # noqa: E402
+import bench_input
+import common
 
-from hiera_video.preparation.quality import compare_samples  # noqa: E402
-from hiera_video.video import VideoReader  # noqa: E402
-from hiera_video.video.reencode import Encoding, reencode  # noqa: E402
+from hiera_video.preparation.quality import compare_samples
+from hiera_video.video import VideoReader
+from hiera_video.video.reencode import Encoding, reencode
 
 NUM_FRAMES, RATE = bench_input.NUM_FRAMES, bench_input.RATE
 GRID = [
@@ -148,8 +149,9 @@ def measure_grid(originals: dict[str, str], folder: Path, runs: int) -> list[dic
             row = facts[number] | times[number] | {"title": title, "encoding": encoding.__dict__}
             row["bytes"] = os.path.getsize(files[number]) / os.path.getsize(original)
             rows.append(row)
+            fast = "yes" if encoding.fast_decode else "no"
             print(
-                f"    {encoding.b_frames:8}{encoding.key_distance_frames:6}  {'yes' if encoding.fast_decode else 'no':4}"
+                f"    {encoding.b_frames:8}{encoding.key_distance_frames:6}  {fast:4}"
                 f"  {encoding.preset:8}{encoding.crf:5}{row['ms']:8.1f}{row['faster']:7.2f}x{row['bytes']:7.2f}"
                 f"{row['psnr_db']:6.1f}{row['ssim']:8.4f}{row['encode_sec']:9.1f}",
                 flush=True,

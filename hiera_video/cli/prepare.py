@@ -6,21 +6,20 @@
         --short-side 256 --key-frames 16 --crf 20 --workers 32
     hiera-video run --cfg Kinetics/HIERA_B_16x4.yaml /data/kinetics400_256/prepared.yaml
 
-Videos keep their frames and the times of these, and lose sound, rotation and what exceeds the short side. Every new file
-is decoded and compared before it counts. The output folder then holds videos, the same lists, a manifest, a config with
-the keys that read them (prepared.yaml), and failures.parquet, which names every video that could not be prepared, with
-the reason. It begins with a forecast from a sample. An interrupted or killed preparation goes on when it is started
-again; the exit status is 75 when it was asked to stop. With --ray, the cluster's processes do the work (pip install
-"hiera_video[ray]"); all nodes must see the videos and the output folder.
+Videos keep their frames and the times of these; sound goes, a rotation is applied, and larger pictures are scaled down.
+Every new file is decoded and compared before it counts. The output folder then holds videos, the same lists, a
+manifest, a config with the keys that read them (prepared.yaml), and failures.parquet, which names every video that
+could not be prepared, with the reason. It begins with a forecast from a sample. An interrupted or killed preparation
+goes on when it is started again; the exit status is 75 when it was asked to stop. With --ray, the cluster's processes
+do the work (pip install "hiera_video[ray]"); all nodes must see the videos and the output folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib.util
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hiera_video.cli.arguments import make_parser, parse_with_config, report_errors
 
@@ -77,13 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.ray and importlib.util.find_spec("ray") is None:
         raise ImportError("--ray needs the package ray: pip install 'hiera_video[ray]'")
     from hiera_video.config import load_config
-    from hiera_video.engine.preparation.job import prepare
+    from hiera_video.engine.preparation import job
     from hiera_video.preparation.forecast import format_result
     from hiera_video.utils.interrupt import stop_on_signals
     from hiera_video.utils.logging import setup_logging
 
     cfg = load_config(args.cfg_files, args.opts)
-    options = {"output_dir": args.output_dir or cfg.OUTPUT_DIR, "splits": args.splits}
+    options: dict[str, Any] = {"output_dir": args.output_dir or cfg.OUTPUT_DIR, "splits": args.splits}
     options |= {"timeout_sec": args.timeout_sec, "forecast_sec": args.forecast_sec, "num_workers": args.workers}
     settings = make_settings(args, pictures_fps=cfg.DATA.TARGET_FPS)
     setup_logging(None)
@@ -91,10 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.ray:
             from hiera_video.engine.preparation.ray import prepare_on_ray
 
-            run = functools.partial(prepare_on_ray, address=args.address)
+            report = prepare_on_ray(cfg, settings, address=args.address, **options)
         else:
-            run = prepare
-        report = run(cfg, settings, **options)
+            report = job.prepare(cfg, settings, **options)
     print(format_result(report))
     return 0
 

@@ -187,9 +187,9 @@ def _build_names(
         return {path: names[path] for path in paths}
     root = cfg.DATA.PATH_TO_DATA_DIR if cfg.DATA.FORMAT == "folders" else cfg.DATA.PATH_PREFIX
     array = np.array(paths, dtype=np.str_)
-    videos = Collection(array, np.full(len(array), UNLABELED), root=root or cfg.DATA.PATH_TO_DATA_DIR)
+    collection = Collection(array, np.full(len(array), UNLABELED), root=root or cfg.DATA.PATH_TO_DATA_DIR)
     used = {os.path.relpath(target, folder).removesuffix(".mp4"): source for source, target in taken.items()}
-    return dict(zip(paths, videos.make_ids(used), strict=True))
+    return dict(zip(paths, collection.make_ids(used), strict=True))
 
 
 def _check_names(paths: Sequence[str]) -> None:

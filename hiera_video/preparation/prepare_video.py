@@ -22,7 +22,6 @@ from hiera_video.video.reencode import Encoding, Reencoded, reencode
 from hiera_video.video.source import find_source, is_unreachable
 
 PARTIAL_SUFFIX = ".partial"
-_SAME_FPS = 0.005  # a rate that differs by less is the source's, rounded by the new file's time base
 
 
 class Work(NamedTuple):
@@ -42,7 +41,7 @@ class Settings:
         pictures_fps: the rate of videos that lie there as pictures.
     """
 
-    encoding: Encoding = Encoding()
+    encoding: Encoding
     range_sec: tuple[float, float] | None = None
     pictures_fps: float = 30.0
 
@@ -101,8 +100,8 @@ def prepare_video(work: Work, settings: Settings) -> Outcome:
         record = inspect_video(str(partial))
         if record.status != OK or record.index is None:
             raise VideoDecodeError(f"the new file is {record.status}: {record.reason}")
-        if settings.range_sec is None and abs(made.fps / record.index.fps - 1) < _SAME_FPS:
-            record = replace(record, index=replace(record.index, fps=made.fps))  # clips are then the same frames
+        # A coarse time base rounds the rate. With the source's own, clips are the same frames as before.
+        record = replace(record, index=replace(record.index, fps=made.fps, duration_sec=made.duration_sec))
         move_into_place(partial, target)
         note = "; ".join(filter(None, [made.notes, _describe_end(here)]))
         return Outcome(work.source, work.target, record, note, source_bytes, time.process_time() - start, psnr_db, ssim)

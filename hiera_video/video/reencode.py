@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
@@ -22,6 +22,7 @@ from hiera_video.video.source import find_source
 
 _MAX_TICKS_PER_SEC = 1_000_000  # a finer time base is rounded to the next one
 _COARSE_TICKS_PER_SEC = 90_000
+_SAME_FPS = 0.005  # a range's rate this close to the source's is the same
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ class Reencoded:
         num_frames: of the new file.
         ticks: when each begins, since the first one, in units of ``time_base``.
         time_base: of the new file, in seconds.
-        fps: frames a second of the source.
-        samples: position in the new file -> that frame of the source, uint8 RGB (H, W, 3), upright, of the source's size.
+        fps: frames a second, as the source says, or of the range where that differs.
+        duration_sec: to the end of the last frame. With uneven times the file itself may tell that frame's length wrong,
+            as MP4 stores lengths in decoding order.
+        samples: position in the new file -> that frame of the source, uint8 RGB (H, W, 3), upright, not scaled.
         notes: what was wrong with the source; its frames are those that decode.
     """
 
@@ -63,6 +66,7 @@ class Reencoded:
     ticks: tuple[int, ...]
     time_base: Fraction
     fps: float
+    duration_sec: float
     samples: dict[int, np.ndarray]
     notes: str
 
@@ -130,7 +134,8 @@ def _make_plan(
     fps = fps or index.fps
     if index.pts is None:  # evenly spaced, as `FrameIndex.times_sec` has them
         step = 1 / Fraction(fps).limit_denominator(1001)
-        pts, time_base, length_sec = range(index.num_frames), step, index.num_frames * step
+        pts: Sequence[int] = range(index.num_frames)
+        time_base, length_sec = step, index.num_frames * step
     else:
         pts, time_base = index.pts, index.time_base
         length_sec = Fraction(index.duration_sec).limit_denominator(_MAX_TICKS_PER_SEC)
@@ -147,7 +152,10 @@ def _make_plan(
     ends = [*begins[1:], max(length_sec, begins[-1] + tick)]
     ticks = [round((begin - begins[first]) / tick) for begin in begins[first:end]]
     ticks = list(accumulate(ticks, lambda before, now: max(before + 1, now)))
-    return _Plan(first, tuple(ticks), max(round((ends[end - 1] - begins[end - 1]) / tick), 1), tick, fps)
+    last_duration = max(round((ends[end - 1] - begins[end - 1]) / tick), 1)
+    range_fps = len(ticks) / float((ticks[-1] + last_duration) * tick)
+    is_same = len(ticks) == len(begins) or abs(range_fps / fps - 1) < _SAME_FPS
+    return _Plan(first, tuple(ticks), last_duration, tick, fps if is_same else range_fps)
 
 
 def _iterate_checked(path: str, index: FrameIndex, notes: list[str]) -> Iterator[av.VideoFrame]:
@@ -207,7 +215,8 @@ def _write(
     if writer is None:
         raise VideoDecodeError("no frame can be decoded")
     writer.finish()
-    return Reencoded(length, plan.ticks, plan.time_base, plan.fps, samples, "; ".join(notes))
+    duration_sec = float((plan.ticks[-1] + plan.last_duration) * plan.time_base)
+    return Reencoded(length, plan.ticks, plan.time_base, plan.fps, duration_sec, samples, "; ".join(notes))
 
 
 class _FileWriter:
@@ -282,7 +291,7 @@ def _cut_and_turn(frame: av.VideoFrame, size: tuple[int, int], turns: int) -> av
     width, height = size
     planes = []
     for number, plane in enumerate(frame.planes):
-        rows = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
         factor = 1 if number == 0 else 2
         planes.append(np.rot90(rows[: height // factor, : width // factor], turns).reshape(-1))
     width, height = size if turns % 2 == 0 else size[::-1]

@@ -6,7 +6,6 @@ import datetime
 import functools
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,7 @@ def measure_rates(
     good = [outcomes[source] for source in sources if is_done(outcomes[source])]
     if not good or not seconds:
         return {}
-    clips, cpu_sec = Counter[str](), Counter[str]()
+    clips, cpu_sec = dict.fromkeys(("then", "now"), 0.0), dict.fromkeys(("then", "now"), 0.0)
     for side in ("then", "now", "now", "then"):
         paths = [outcome.source if side == "then" else outcome.target for outcome in good]
         videos = VideoList(np.array(paths, dtype=np.str_), np.zeros(len(paths), dtype=np.int64))

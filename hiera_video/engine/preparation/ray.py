@@ -51,14 +51,16 @@ def _map_works(
     """As `inspection.pool.map_paths`: pairs as they become ready; a task that dies or takes too long is a failure."""
     import ray
 
+    def call(work: Work) -> Outcome:
+        return function(work)
+
     # Ray would start a task anew whose process dies, and the video that brings it down would do so again.
-    task = ray.remote(num_cpus=1, max_retries=0)(function.func if hasattr(function, "func") else function)
-    options = getattr(function, "keywords", {})
+    task = ray.remote(num_cpus=1, max_retries=0)(call)
     todo = iter(works)
     running: dict[Any, tuple[Work, float]] = {}
     while True:
         while len(running) < num_workers and (work := next(todo, None)) is not None:
-            running[task.remote(work, **options)] = work, time.monotonic()
+            running[task.remote(work)] = work, time.monotonic()
         if not running:
             return
         ready, _ = ray.wait(list(running), timeout=_POLL_SEC)
