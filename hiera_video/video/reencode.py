@@ -56,7 +56,7 @@ class Reencoded:
         ticks: when each begins, since the first one, in units of ``time_base``.
         time_base: of the new file, in seconds.
         fps: frames a second, as the source says, or of the range where that differs.
-        duration_sec: to the end of the last frame. With uneven times the file itself may tell that frame's length wrong,
+        duration_sec: to the end of the last frame. With uneven times the file itself may tell its length wrong,
             as MP4 stores lengths in decoding order.
         samples: position in the new file -> that frame of the source, uint8 RGB (H, W, 3), upright, not scaled.
         notes: what was wrong with the source; its frames are those that decode.
