@@ -142,7 +142,9 @@ def _make_plan(
     begins = [(stamp - pts[0]) * time_base for stamp in pts]
     first, end = 0, len(begins)
     if range_sec is not None:
-        first, end = (bisect_left(begins, Fraction(second)) for second in range_sec)
+        first, end = (
+            bisect_left(begins, Fraction(second).limit_denominator(_MAX_TICKS_PER_SEC)) for second in range_sec
+        )
         if first == end:
             raise VideoDecodeError(
                 f"{path}: no frame begins in [{range_sec[0]:g}, {range_sec[1]:g}) s; it lasts {float(length_sec):.3f} s"

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import av
+import numpy as np
 import pytest
 from video_factory import cut_file, write_video
 
@@ -41,12 +43,13 @@ def test_the_rate_is_that_of_the_source(tmp_path):
     ],
 )
 def test_reasons(tmp_path, name, status, reason):
-    import av
-
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "page.mp4").write_text("<html>" * 100)
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
-        container.mux(container.add_stream("aac", rate=16000).encode())
+        stream = container.add_stream("aac", rate=16000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 6400), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 16000
+        container.mux([*stream.encode(sound), *stream.encode()])
     found = prepare_video(Work(str(tmp_path / name), str(tmp_path / "new.mp4")), SETTINGS)
     assert (found.record.status, found.record.reason) == (status, reason)
     assert not (tmp_path / "new.mp4").exists() and not list(tmp_path.glob(".*"))
