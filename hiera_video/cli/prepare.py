@@ -106,7 +106,7 @@ def make_settings(args: argparse.Namespace, *, pictures_fps: float) -> Settings:
     from hiera_video.preparation.prepare_video import Settings
     from hiera_video.video.reencode import Encoding
 
-    legal = {"--short-side": (16, 8192), "--key-frames": (1, 1000), "--crf": (0, 51), "--b-frames": (0, 16)}
+    legal = {"--short-side": (64, 8192), "--key-frames": (1, 1000), "--crf": (0, 51), "--b-frames": (0, 16)}
     for option, (low, high) in legal.items():
         value = getattr(args, option.lstrip("-").replace("-", "_"))
         if not low <= value <= high:

@@ -30,7 +30,7 @@ def test_what_is_printed(tmp_path, capsys):
     ("words", "message"),
     [
         (["--crf", "52"], "--crf is 52; legal are 0 to 51"),
-        (["--short-side", "8"], "--short-side is 8; legal are 16 to 8192"),
+        (["--short-side", "8"], "--short-side is 8; legal are 64 to 8192"),
         (["--range-sec", "3", "2"], "--range-sec is 3 2; legal is 0 <= FIRST < END"),
         (["DATA.PATH_TO_DATA_DIR", "/no/such"], "/no/such: there is no such folder"),
     ],

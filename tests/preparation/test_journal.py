@@ -10,7 +10,7 @@ from hiera_video.preparation.prepare_video import Outcome, Settings, Work, prepa
 from hiera_video.video.manifest import VideoRecord
 from hiera_video.video.reencode import Encoding
 
-SETTINGS = Settings(Encoding(short_side_px=32, key_distance_frames=8, preset="veryfast"))
+SETTINGS = Settings(Encoding(short_side_px=48, key_distance_frames=8, preset="veryfast"))
 UNEVEN = [0, 40, 90, 200]
 
 

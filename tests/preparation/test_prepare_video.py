@@ -12,7 +12,7 @@ from hiera_video.preparation import prepare_video as module
 from hiera_video.preparation.prepare_video import Settings, Work, prepare_video
 from hiera_video.video.reencode import Encoding
 
-SETTINGS = Settings(Encoding(short_side_px=32, key_distance_frames=8, preset="veryfast"))
+SETTINGS = Settings(Encoding(short_side_px=48, key_distance_frames=8, preset="veryfast"))
 
 
 def test_what_is_known_of_the_new_file(tmp_path):
@@ -20,7 +20,7 @@ def test_what_is_known_of_the_new_file(tmp_path):
     found = prepare_video(Work(str(source), str(tmp_path / "new" / "a.mp4")), SETTINGS)
     scanned = inspect_video(str(tmp_path / "new" / "a.mp4"), full_decode=True)
     assert dataclasses.replace(found.record, mtime_sec=0) == dataclasses.replace(scanned, mtime_sec=0)
-    assert found.record.status == "ok" and (found.record.width, found.record.height) == (48, 32)
+    assert found.record.status == "ok" and (found.record.width, found.record.height) == (72, 48)
     assert found.source_bytes == source.stat().st_size and found.cpu_sec > 0 and found.note == ""
     assert found.psnr_db > 25 and 0.9 < found.ssim < 1
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.mp4"]
@@ -83,7 +83,7 @@ def test_a_new_file_that_is_wrong_does_not_count(tmp_path, monkeypatch, changes,
 
 def test_key_frames_that_are_missing_are_noticed(tmp_path, monkeypatch):
     source = write_video(tmp_path / "a.mp4", num_frames=20)
-    reencode, other = module.reencode, Encoding(short_side_px=32, key_distance_frames=10, preset="veryfast")
+    reencode, other = module.reencode, Encoding(short_side_px=48, key_distance_frames=10, preset="veryfast")
     monkeypatch.setattr(module, "reencode", lambda path, target, _, **options: reencode(path, target, other, **options))
     found = prepare_video(Work(str(source), str(tmp_path / "b.mp4")), SETTINGS)
     assert found.record.reason == "the new file has key frames at [0, 10], ..."

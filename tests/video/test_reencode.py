@@ -12,7 +12,7 @@ from hiera_video.video import VideoDecodeError, VideoReader
 from hiera_video.video.reencode import Encoding, compute_size, reencode
 
 UNEVEN = [0, 40, 90, 200, 230, 235, 400, 1000, 1001, 1033, 1500, 1540]
-SMALL = Encoding(short_side_px=32, key_distance_frames=8, preset="veryfast")
+SMALL = Encoding(short_side_px=48, key_distance_frames=8, preset="veryfast")
 
 
 def read_all(path):
@@ -65,7 +65,7 @@ def test_frames_and_times_are_those_of_the_source(tmp_path, name, options):
     if "pts" not in options:
         assert (index.fps, index.duration_sec) == pytest.approx((made.fps, made.duration_sec), rel=1e-3)
     with VideoReader(target) as reader:
-        assert (reader.width, reader.height, reader.codec) == (48, 32, "h264")
+        assert (reader.width, reader.height, reader.codec) == (72, 48, "h264")
 
 
 def test_a_seek_needs_few_packets(tmp_path):

@@ -26,7 +26,7 @@ from hiera_video.video.manifest import load_manifest, open_video
 from hiera_video.video.reencode import Encoding
 
 ROOT = Path(__file__).resolve().parents[3]
-ENCODING = Encoding(short_side_px=32, key_distance_frames=8, preset="veryfast")
+ENCODING = Encoding(short_side_px=64, key_distance_frames=8, preset="veryfast")
 SETTINGS = Settings(ENCODING, pictures_fps=25.0)
 SMALL = {
     "MODEL.NUM_CLASSES": 3,
@@ -36,7 +36,7 @@ SMALL = {
     "DATA.TRAIN_CROP_SIZE": 32,
     "DATA.TRAIN_JITTER_SCALES": [32, 40],
 }
-OPTIONS = ["--short-side", "32", "--key-frames", "8", "--preset", "veryfast", "--workers", "1"]
+OPTIONS = ["--short-side", "64", "--key-frames", "8", "--preset", "veryfast", "--workers", "1"]
 
 
 def make_config(folder, **keys):

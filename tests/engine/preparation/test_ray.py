@@ -27,7 +27,7 @@ def test_files_are_those_of_the_job(tmp_path):
     code += "job.prepare_video = faulty_preparation.prepare\nfrom hiera_video.cli.prepare import main\n"
     code += "sys.exit(main(sys.argv[1:]))"
     words = ["DATA.PATH_TO_DATA_DIR", str(tmp_path), "--output-dir", str(tmp_path / "ray"), "--forecast-sec", "0"]
-    words += ["--short-side", "32", "--preset", "veryfast", "--ray", "--workers", "2"]
+    words += ["--short-side", "64", "--preset", "veryfast", "--ray", "--workers", "2"]
     path = f"{ROOT}:{ROOT / 'tests'}"
     env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(
@@ -35,7 +35,7 @@ def test_files_are_those_of_the_job(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     cfg = load_config([], ["DATA.PATH_TO_DATA_DIR", str(tmp_path)])
-    settings = Settings(Encoding(short_side_px=32, preset="veryfast"))
+    settings = Settings(Encoding(short_side_px=64, preset="veryfast"))
     job.prepare(cfg, settings, output_dir=str(tmp_path / "here"), num_workers=2, forecast_sec=0)
     for name in ("a", "b", "c"):
         file = Path("videos") / f"{name}.mp4"
