@@ -236,9 +236,8 @@ class _FileWriter:
         options = {"movflags": "faststart", "video_track_timescale": str(plan.time_base.denominator)}
         self._container = av.open(f"file:{target}", "w", format="mp4", options=options)
         rate = Fraction(plan.fps).limit_denominator(1001)
-        self._stream: Any = self._container.add_stream(
-            "libx264", rate=rate, options=_make_options(encoding, min(self._size))
-        )
+        options = _make_options(encoding, min(self._size))
+        self._stream: Any = self._container.add_stream("libx264", rate=rate, options=options)
         width, height = self._size if self._turns % 2 == 0 else self._size[::-1]
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         context = self._stream.codec_context

@@ -118,6 +118,7 @@ def snapshot(output):
     return files, manifest.to_json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_job_goes_on(data, straight, tmp_path, number):
     """A real signal after some videos; the next start does the others alone, and the result is the same."""
