@@ -59,7 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--range-sec", type=float, nargs=2, metavar=("FIRST", "END"), help="only frames that begin in [FIRST, END)"
     )
     parser.add_argument("--workers", type=int, default=0, help="processes; default: one for each core")
-    parser.add_argument("--timeout-sec", type=float, default=1800.0, help="for one video; default: %(default)s")
+    parser.add_argument("--timeout-sec", type=float, default=7200.0, help="for one video; default: %(default)s")
     parser.add_argument("--forecast-sec", type=float, default=3.0, help="time to measure clips for; 0: not at all")
     ray = parser.add_argument_group("on a Ray cluster")
     ray.add_argument("--ray", action="store_true", help="run there")

@@ -6,7 +6,7 @@ import datetime
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from hiera_video.utils.versions import get_versions
 from hiera_video.video.manifest import VideoRecord, get_size_bytes
 
 SIDE_CAR, FAILURES, REPORT = "prepare.json", "failures.parquet", "prepare_report.json"
-MapWorks = Callable[[Callable[[Work], Outcome], Iterable[Work]], Iterator[tuple[Work, Any]]]
+MapWorks = Callable[[Callable[[Work], Outcome], Sequence[Work]], Iterator[tuple[Work, Any]]]
 _DATA_KEYS = ("FORMAT", "PATH_TO_DATA_DIR", "PATH_PREFIX")
 _BAR_SEC = 0.5 if sys.stderr.isatty() else 10.0
 logger = get_logger(__name__)
@@ -50,7 +50,7 @@ def prepare(
     output_dir: str,
     splits: Sequence[str] = (),
     num_workers: int = 0,
-    timeout_sec: float = 1800.0,
+    timeout_sec: float = 7200.0,
     forecast_sec: float = 3.0,
     map_works: MapWorks | None = None,
 ) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def prepare(
     described = {**settings.describe(), **{f"DATA.{name}": cfg.DATA[name] for name in _DATA_KEYS}}
     _check_settings(folder, described)
     build_data_set(cfg, output_dir, splits=splits)  # stops before anything is written
-    run = map_works or functools.partial(map_paths, num_workers=num_workers, timeout_sec=timeout_sec)
+    run = map_works or functools.partial(_map_here, num_workers=num_workers, timeout_sec=timeout_sec)
     with lock_output(folder):
         _write_side_car(folder, described)
         remove_unfinished(folder)
@@ -102,6 +102,12 @@ def prepare(
             prepared.do(_order([work for work in todo if work not in begun]))
         report = {"forecast": {**forecast, "rates": rates}, "num_new": prepared.num_done}
         return _finish(cfg, data_set, outcomes, report, start=start, forecast_sec=forecast_sec)
+
+
+def _map_here(
+    function: Callable[[Work], Outcome], works: Sequence[Work], *, num_workers: int, timeout_sec: float
+) -> Iterator[tuple[Work, Any]]:
+    return map_paths(function, works, num_workers=max(min(num_workers, len(works)), 1), timeout_sec=timeout_sec)
 
 
 class _Prepared:

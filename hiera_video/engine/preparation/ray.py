@@ -6,7 +6,7 @@ Each video is a task of one core. Nodes must see the videos and the output folde
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -39,14 +39,14 @@ def prepare_on_ray(
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     num_workers = num_workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
-    def run(function: Callable[[Work], Outcome], works: Iterable[Work]) -> Iterator[tuple[Work, Any]]:
+    def run(function: Callable[[Work], Outcome], works: Sequence[Work]) -> Iterator[tuple[Work, Any]]:
         return _map_works(function, works, num_workers=num_workers, timeout_sec=timeout_sec)
 
     return prepare(cfg, settings, num_workers=num_workers, timeout_sec=timeout_sec, map_works=run, **options)
 
 
 def _map_works(
-    function: Callable[[Work], Outcome], works: Iterable[Work], *, num_workers: int, timeout_sec: float
+    function: Callable[[Work], Outcome], works: Sequence[Work], *, num_workers: int, timeout_sec: float
 ) -> Iterator[tuple[Work, Any]]:
     """As `inspection.pool.map_paths`: pairs as they become ready; a task that dies or takes too long is a failure."""
     import ray
