@@ -136,9 +136,13 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
     while True:
         try:
             path = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
-        connection.send(function(path))
+        result = function(path)
+        try:
+            connection.send(result)
+        except BrokenPipeError:  # the parent has been killed meanwhile
+            return
 
 
 def _describe_exit(exit_code: int | None) -> str:
