@@ -126,18 +126,21 @@ def test_an_odd_size_loses_a_row_and_a_column(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pix_fmt", "colorspace"), [("yuv420p", 1), ("yuv420p", 5), ("yuvj420p", 5), ("yuv420p", 2)], ids=str
+    ("pix_fmt", "colorspace", "color_range"),
+    [("yuv420p", 1, 1), ("yuv420p", 5, 1), ("yuv420p", 2, 0), ("yuv420p", 1, 2), ("yuvj420p", 5, 2)],
+    ids=str,
 )
-def test_colors_stay(tmp_path, pix_fmt, colorspace):
+def test_colors_stay(tmp_path, pix_fmt, colorspace, color_range):
     """Whatever matrix and range the source names: what a reader makes of the new file looks the same."""
     picture = np.zeros((64, 96, 3), np.uint8)
     picture[:, :32], picture[:, 32:64], picture[:, 64:] = [200, 30, 30], [30, 200, 30], [250, 250, 250]
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream("ffv1" if pix_fmt == "yuv420p" else "mjpeg", rate=25)
         stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
-        stream.codec_context.colorspace = colorspace
+        stream.codec_context.colorspace, stream.codec_context.color_range = colorspace, color_range
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        container.mux(stream.encode(frame.reformat(format=pix_fmt, dst_colorspace=colorspace)))
+        options = {"dst_colorspace": colorspace, "dst_color_range": color_range or None}
+        container.mux(stream.encode(frame.reformat(format=pix_fmt, **options)))
         container.mux(stream.encode())
     reencode(str(tmp_path / "a.mkv"), tmp_path / "b.mp4", Encoding(crf=4))
     before, after = (VideoReader(tmp_path / name).get_frames([0])[0].numpy().astype(int) for name in ("a.mkv", "b.mp4"))
