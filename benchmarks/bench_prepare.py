@@ -40,20 +40,20 @@ NUM_FRAMES, RATE = bench_input.NUM_FRAMES, bench_input.RATE
 GRID = [
     Encoding(b_frames=b_frames, key_distance_frames=distance, fast_decode=fast, preset=preset, crf=crf)
     for b_frames, distance, fast, preset, crf in (
-        (0, 16, True, "medium", 20),
-        (1, 16, True, "medium", 20),
-        (3, 16, True, "medium", 20),
-        (7, 16, True, "medium", 20),
-        (3, 8, True, "medium", 20),
-        (3, 12, True, "medium", 20),
-        (3, 32, True, "medium", 20),
-        (3, 64, True, "medium", 20),
-        (3, 16, False, "medium", 20),
-        (3, 16, True, "veryfast", 20),
-        (3, 16, True, "slow", 20),
-        (3, 16, True, "medium", 18),
-        (3, 16, True, "medium", 23),
-        (3, 16, True, "medium", 26),
+        (0, 16, True, "medium", 19),
+        (1, 16, True, "medium", 19),
+        (3, 16, True, "medium", 19),
+        (7, 16, True, "medium", 19),
+        (3, 8, True, "medium", 19),
+        (3, 12, True, "medium", 19),
+        (3, 32, True, "medium", 19),
+        (3, 64, True, "medium", 19),
+        (3, 16, False, "medium", 19),
+        (3, 16, True, "veryfast", 19),
+        (3, 16, True, "slow", 19),
+        (3, 16, True, "medium", 17),
+        (3, 16, True, "medium", 22),
+        (3, 16, True, "medium", 25),
     )
 ]
 

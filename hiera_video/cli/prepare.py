@@ -3,7 +3,7 @@
     hiera-video prepare --cfg Kinetics/HIERA_B_16x4.yaml DATA.PATH_TO_DATA_DIR /data/kinetics400 \\
         --output-dir /data/kinetics400_256
     hiera-video prepare --cfg SSv2/HIERA_L_16.yaml DATA.PATH_TO_DATA_DIR /data/ssv2 --output-dir /data/ssv2_256 \\
-        --short-side 256 --key-frames 16 --crf 20 --workers 32
+        --short-side 256 --key-frames 16 --crf 19 --workers 32
     hiera-video run --cfg Kinetics/HIERA_B_16x4.yaml /data/kinetics400_256/prepared.yaml
 
 Videos keep their frames and the times of these; sound goes, a rotation is applied, and larger pictures are scaled down.
@@ -47,7 +47,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     video.add_argument(
         "--key-frames", type=int, default=16, metavar="N", help="every Nth frame is one; default: %(default)s"
     )
-    video.add_argument("--crf", type=int, default=20, help="quality, less is better; default: %(default)s")
+    video.add_argument("--crf", type=int, default=19, help="quality, less is better; default: %(default)s")
     video.add_argument("--preset", choices=PRESETS, default="medium", help="slower is smaller; default: %(default)s")
     video.add_argument(
         "--b-frames", type=int, default=3, metavar="N", help="frames that a reader may leave out; default: %(default)s"
