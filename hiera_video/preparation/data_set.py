@@ -14,6 +14,7 @@ from fvcore.common.config import CfgNode
 
 from hiera_video.data.build_lists import build_unchecked_video_list, find_ssv2_json
 from hiera_video.data.lists import UNLABELED, VideoList, load_ssv2_json
+from hiera_video.data.multilabel_lists import NO_CLASS
 from hiera_video.preparation.journal import is_done
 from hiera_video.preparation.prepare_video import Outcome, Work
 from hiera_video.streams.collect import SPLITS, Collection
@@ -100,11 +101,20 @@ class DataSet:
                     yield Finished(split, self.targets[source], label, source)
 
     def _make_lines(self, videos: VideoList) -> Iterator[str]:
-        for source, label in zip(videos.paths.tolist(), videos.labels.tolist(), strict=True):
+        for position, source in enumerate(videos.paths.tolist()):
             path = os.path.relpath(self.targets[source], self.output_dir)
             if path != path.strip() or path.startswith('"'):
                 path = f'"{path}"'
-            yield f"{path}\n" if label == UNLABELED else f"{path}{self.separator}{label}\n"
+            labels = self._describe_labels(videos, position)
+            yield f"{path}{self.separator}{labels}\n" if labels else f"{path}\n"
+
+    def _describe_labels(self, videos: VideoList, position: int) -> str:
+        """As a list has them: a number, or several, or "-" for none of several; "" where they are unknown."""
+        if videos.label_sets is None:
+            label = int(videos.labels[position])
+            return "" if label == UNLABELED else str(label)
+        between = ";" if "," in self.separator else ","
+        return between.join(map(str, videos.label_sets.get(position).tolist())) or NO_CLASS
 
     def _write_manifest(self, outcomes: Mapping[str, Outcome]) -> None:
         splits: dict[str, list[str]] = {}
@@ -136,6 +146,8 @@ def build_data_set(
     """
     if cfg.DATA.FORMAT not in FORMATS:
         raise ValueError(f"DATA.FORMAT = {cfg.DATA.FORMAT} cannot be prepared; {', '.join(FORMATS)} can")
+    if cfg.DATA.FORMAT == "folders" and cfg.MODEL.LOSS_FUNC == "bce_logit":
+        raise ValueError("folders with several classes a video cannot be prepared; lists of DATA.FORMAT kinetics can")
     if is_url(output_dir):
         raise ValueError(f"the output folder {output_dir} is not on this machine; prepare into a local or mounted one")
     output_dir = os.path.abspath(output_dir)

@@ -69,6 +69,18 @@ def test_separators_and_prefixes(tmp_path):
     assert read_again(data_set, pretend(data_set)) == (["videos/one two.mp4"], [0])
 
 
+@pytest.mark.parametrize(("separator", "between"), [(" ", ","), (",", ";")])
+def test_several_classes(tmp_path, separator, between):
+    (tmp_path / "train.csv").write_text(f"a.mp4{separator}2{between}0\nb c.mp4{separator}-\n")
+    keys = {"MODEL.LOSS_FUNC": "bce_logit", "MODEL.NUM_CLASSES": 3, "DATA.PATH_LABEL_SEPARATOR": separator}
+    data_set = build_data_set(make_config(tmp_path, **keys), str(tmp_path / "out"))
+    data_set.write(pretend(data_set))
+    cfg = load_config([str(tmp_path / "out/prepared.yaml")], ["MODEL.LOSS_FUNC", "bce_logit", "MODEL.NUM_CLASSES", "3"])
+    videos, _ = build_unchecked_video_list(cfg, "train")
+    assert videos.paths.tolist() == [f"{tmp_path}/out/videos/{name}.mp4" for name in ("a", "b c")]
+    assert [videos.label_sets.get(i).tolist() for i in (0, 1)] == [[0, 2], []]
+
+
 def write_ssv2(folder):
     (folder / "labels.json").write_text(json.dumps({"Moving something": "0", "Holding something": "1"}))
     entries = [{"id": "7", "template": "Holding [something]"}, {"id": "5", "template": "Moving [something]"}]
