@@ -111,7 +111,7 @@ def format_result(report: Mapping[str, Any]) -> str:
             f"  pictures   PSNR {result['psnr_db']:.1f} dB, SSIM {result['ssim']:.4f} (means of two frames a video); "
             f"least like its source: {worst['source']} ({worst['psnr_db']:.1f} dB, {worst['ssim']:.4f})",
         ]
-    rows = [(f"  {name}", str(value) or "''") for name, value in report["keys"].items()]
+    rows = [(f"  {name}", value if value.strip() else repr(value)) for name, value in report["keys"].items()]
     lines += [f"Written: lists, manifest, and a config with these keys, {report['config']}:", format_table(rows, "<<")]
     return "\n".join(lines)
 
