@@ -14,12 +14,11 @@ from hiera_video.preparation.quality import compare_samples
 from hiera_video.utils.files import move_into_place
 from hiera_video.utils.pathmgr import get_path_here
 from hiera_video.video import VideoDecodeError, VideoReader
-from hiera_video.video.frames_backend import is_frames_path
 from hiera_video.video.index import decode_index
 from hiera_video.video.integrity import count_missing_bytes
 from hiera_video.video.manifest import OK, VideoRecord, get_size_bytes
 from hiera_video.video.reencode import Encoding, Reencoded, reencode
-from hiera_video.video.source import find_source, is_unreachable
+from hiera_video.video.source import find_source
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -82,7 +81,8 @@ def prepare_video(work: Work, settings: Settings) -> Outcome:
     Errors are not raised: they become the status and reason of the record.
     """
     start = time.process_time()
-    here = None if is_frames_path(work.source) else get_path_here(work.source)
+    here = get_path_here(work.source)
+    here = here if here is not None and os.path.isfile(here) else None  # not pictures, members of archives, URLs
     source_bytes = (here and get_size_bytes(here)) or _count_bytes(work.source)
     target = Path(work.target)
     partial = target.with_name(f".{os.getpid()}-{time.monotonic_ns()}{PARTIAL_SUFFIX}")
@@ -144,5 +144,5 @@ def _describe_failure(error: Exception, work: Work, here: str | None) -> VideoRe
         return VideoRecord("missing", reason)
     if here is not None and get_size_bytes(here) == 0:
         return VideoRecord("empty", "the file is empty (0 bytes)")
-    is_expected = isinstance(error, VideoDecodeError | OSError) or is_unreachable(error)
+    is_expected = isinstance(error, VideoDecodeError | OSError)
     return VideoRecord("unreadable", reason if is_expected else f"{type(error).__name__}: {error}")
