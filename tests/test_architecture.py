@@ -11,7 +11,8 @@ PACKAGE = ROOT / "hiera_video"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
 
 _BELOW_STREAMS = {"data", "video", "utils"}
-_BELOW_ENGINE = _BELOW_STREAMS | {"config", "streams", "inspection", "models", "solver", "embeddings", "report"}
+_ABOVE_DATA = {"streams", "inspection", "preparation"}
+_BELOW_ENGINE = _BELOW_STREAMS | _ABOVE_DATA | {"config", "models", "solver", "embeddings", "report"}
 MAY_IMPORT = {
     "utils": set(),
     "config": {"utils"},
@@ -22,6 +23,7 @@ MAY_IMPORT = {
     "data": {"video", "utils"},
     "streams": _BELOW_STREAMS,
     "inspection": _BELOW_STREAMS,
+    "preparation": _BELOW_STREAMS | {"streams", "inspection"},
     "report": _BELOW_STREAMS | {"streams", "inspection", "models", "solver", "embeddings"},
     "engine": _BELOW_ENGINE,
     "cli": _BELOW_ENGINE | {"engine"},

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "run": "train, pre-train, test and extract as config files say; --list shows the recipes",
     "check": "look at every video of a data set before training, and name what is wrong",
+    "prepare": "write a data set's videos anew so that training reads them several times as fast",
     "pack": "pack the videos of a data set into tar files, which WebDataset reads too",
     "bench": "measure what a model and its data reach on this machine, and name the limit",
     "plan": "say beforehand what a training run will cost: steps, memory, cores, hours, checkpoints",

@@ -59,8 +59,8 @@ def build_unchecked_video_list(cfg: CfgNode, split: str, *, require_labels: bool
     if cfg.MODEL.LOSS_FUNC == "bce_logit":
         return build_multilabel_list(cfg, split, folder=folder, prefix=prefix)
     if data.FORMAT in ("ssv2", "ssv2_frames"):
-        source = _find_ssv2_json(folder, "validation" if split == "val" else split)
-        labels = _find_ssv2_json(folder, "labels")
+        source = find_ssv2_json(folder, "validation" if split == "val" else split)
+        labels = find_ssv2_json(folder, "labels")
         if data.FORMAT == "ssv2":
             videos = load_ssv2_json(source, labels, path_prefix=prefix, suffix=data.VIDEO_SUFFIX)
         else:
@@ -150,7 +150,7 @@ def _take_series(videos: VideoList, series: Mapping[str, str], prefix: str, sour
     )
 
 
-def _find_ssv2_json(folder: str, name: str) -> str:
+def find_ssv2_json(folder: str, name: str) -> str:
     """The official file of that name: in the newer form, or in the older one with the data set's name in front."""
     older = os.path.join(folder, f"something-something-v2-{name}.json")
     return older if pathmgr.isfile(older) else os.path.join(folder, f"{name}.json")

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 import simplejson
 
 from hiera_video.utils.files import write_whole
+from hiera_video.utils.side_car import describe_changes
 
 SIDE_CAR = "extraction.json"
 FAILURES = "failures.parquet"
@@ -84,10 +85,7 @@ def check_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any]) 
         if list_shards(folder):
             raise ValueError(f"{folder} has embeddings but no {SIDE_CAR}, so their settings are unknown")
         return
-    old, new = side_car["settings"], simplejson.loads(simplejson.dumps(dict(settings)))
-    changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    if changed:
-        changes = "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} now" for name in changed)
+    if changes := describe_changes(side_car["settings"], settings):
         raise ValueError(f"{folder} holds embeddings with other settings ({changes}); take another OUTPUT_DIR")
 
 

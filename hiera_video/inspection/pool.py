@@ -9,10 +9,11 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, TypeVar
 
 from hiera_video.utils.logging import get_logger
 
+Item = TypeVar("Item")
 _POLL_SEC = 1.0
 
 
@@ -25,8 +26,8 @@ class WorkFailedError(Exception):
 
 
 def map_paths(
-    function: Callable[[str], Any], paths: Iterable[str], *, num_workers: int, timeout_sec: float
-) -> Iterator[tuple[str, Any]]:
+    function: Callable[[Item], Any], paths: Iterable[Item], *, num_workers: int, timeout_sec: float
+) -> Iterator[tuple[Item, Any]]:
     """Yields (path, result) pairs as they become ready.
 
     If the process that works on a path dies or takes longer than ``timeout_sec``, the result is a `WorkFailedError`.
@@ -35,7 +36,7 @@ def map_paths(
     Args:
         function: stands at the top level of a module, or is a ``functools.partial`` of such a function. It should
             return errors instead of raising them.
-        paths: what to apply it to.
+        paths: what to apply it to: paths, or whatever else, but None, says what to do with one; it must pickle.
         num_workers: number of processes.
         timeout_sec: time limit for one path.
 
@@ -68,12 +69,13 @@ def map_paths(
 class _Worker:
     """A process that works on one path at a time."""
 
-    def __init__(self, context: Any, function: Callable[[str], Any]) -> None:
+    def __init__(self, context: Any, function: Callable[[Any], Any]) -> None:
         self._context, self._function = context, function
-        self._path, self._started = "", 0.0
+        self._path: Any = None
+        self._started = 0.0
         self._start_process()
 
-    def start_next(self, todo: Iterator[str]) -> bool:
+    def start_next(self, todo: Iterator[Any]) -> bool:
         """Hands the process the next path; False if there is none."""
         path = next(todo, None)
         if path is None:
@@ -87,7 +89,7 @@ class _Worker:
             self.connection.send(path)
         return True
 
-    def take_result(self) -> tuple[str, Any]:
+    def take_result(self) -> tuple[Any, Any]:
         """What the process sent, or how it died."""
         try:
             return self._path, self.connection.recv()
@@ -98,7 +100,7 @@ class _Worker:
     def is_late(self, timeout_sec: float) -> bool:
         return time.monotonic() - self._started > timeout_sec
 
-    def give_up(self, timeout_sec: float) -> tuple[str, Any]:
+    def give_up(self, timeout_sec: float) -> tuple[Any, Any]:
         """Kills the process, which has taken too long."""
         self.stop()
         return self._path, WorkFailedError("stuck", f"not done after {timeout_sec:g} s")
@@ -126,7 +128,7 @@ class _Worker:
             raise RuntimeError(f"no process can be started: {_describe_exit(self._process.exitcode)}") from error
 
 
-def _serve(connection: Connection, function: Callable[[str], Any]) -> None:
+def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
     get_logger("hiera_video").setLevel(logging.ERROR)  # the result of a video says what is wrong with it
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # to all processes of a job: the parent handles them
         signal.signal(number, signal.SIG_IGN)
@@ -134,9 +136,13 @@ def _serve(connection: Connection, function: Callable[[str], Any]) -> None:
     while True:
         try:
             path = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
-        connection.send(function(path))
+        result = function(path)
+        try:
+            connection.send(result)
+        except BrokenPipeError:  # the parent has been killed meanwhile
+            return
 
 
 def _describe_exit(exit_code: int | None) -> str:

@@ -33,3 +33,10 @@ def write_whole(path: Path, content: Any) -> None:
     """Writes bytes, or a buffer of them, by `open_whole`."""
     with open_whole(path) as file:
         file.write(content)
+
+
+def move_into_place(partial: Path, path: Path) -> None:
+    """Gives a complete file its name once its bytes are on the disk, so that a crash leaves no part of one there."""
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)

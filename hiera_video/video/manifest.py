@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -204,6 +204,11 @@ def load_manifest(path: str) -> Manifest:
         raise ValueError(f"DATA.MANIFEST = {path} is no Parquet file: {error}") from error
 
 
+def read_rows(rows: Sequence[Mapping[str, Any]], *, source: str) -> Manifest:
+    """A manifest of what `make_row` gave; ``source`` says where the rows were kept, for messages."""
+    return Manifest(pa.Table.from_pylist(list(rows), schema=_SCHEMA), source=source)
+
+
 def open_video(path: str, manifest: Manifest | None = None, **options: Any) -> VideoReader:
     """Opens a video: without a scan if the manifest lists it, and not at all if the manifest calls it broken.
 
@@ -241,7 +246,7 @@ def write_manifest(
         labels: video's path -> its label in the first of these lists.
         is_relative: paths that are neither absolute nor URLs are below the manifest's own folder, wherever it is moved.
     """
-    rows = (_make_row(video, records[video], list(splits[video]), labels[video]) for video in sorted(records))
+    rows = (make_row(video, records[video], list(splits[video]), labels[video]) for video in sorted(records))
     buffer = pa.BufferOutputStream()
     schema = _SCHEMA.with_metadata({**(_SCHEMA.metadata or {}), **({_RELATIVE: b"1"} if is_relative else {})})
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer)
@@ -273,9 +278,10 @@ def _join(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
-def _make_row(path: str, record: VideoRecord, splits: list[str], label: int) -> dict[str, object]:
+def make_row(path: str, record: VideoRecord, splits: Sequence[str] = (), label: int | None = None) -> dict[str, Any]:
+    """A video's row of the manifest, of types that JSON has too; `read_rows` reads it."""
     names = ("status", "reason", "width", "height", "codec", "size_bytes", "mtime_sec", "content_hash")
-    row = {"path": path, "splits": splits, "label": label, **{name: getattr(record, name) for name in names}}
+    row = {"path": path, "splits": list(splits), "label": label, **{name: getattr(record, name) for name in names}}
     index = record.index
     if index is None:
         return row
@@ -289,7 +295,7 @@ def _make_row(path: str, record: VideoRecord, splits: list[str], label: int) -> 
         "time_base_den": index.time_base.denominator,
         "pts_start": None if even is None else even.start,
         "pts_step": None if even is None else even.step,
-        "pts": index.pts if even is None else None,
+        "pts": None if even is not None or index.pts is None else list(index.pts),
         "key_positions": [key.position for key in index.keys],
         "key_pts": [key.pts for key in index.keys],
         "key_seek_timestamps": [key.seek_timestamp for key in index.keys],

@@ -1,0 +1,22 @@
+"""Stands in for `prepare_video` in worker processes: some names bring the process down, others hang."""
+
+import os
+import signal
+import time
+
+from hiera_video.preparation.prepare_video import prepare_video
+
+
+def prepare(work, settings):
+    """Like `prepare_video`, but dies or hangs where a file's name says so, as a decoder written in C can."""
+    if "segfault" in work.source:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    while "endless" in work.source:
+        time.sleep(1)
+    return prepare_video(work, settings)
+
+
+def prepare_slowly(work, settings):
+    """Like `prepare_video`, after a while in which a test can do something."""
+    time.sleep(0.3)
+    return prepare_video(work, settings)
