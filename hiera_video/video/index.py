@@ -14,6 +14,7 @@ Neither the container nor the packets show damage inside a packet. The decoder t
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -227,9 +228,11 @@ def can_leave_out_frames(codec: str, extradata: bytes) -> bool:
 
 def iterate_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
     """The stream's packets from the container's position on, without empty ones, which would end decoding."""
-    for packet in container.demux(stream):
-        if packet.size > 0:
-            yield packet
+    # PyAV loses some memory with each of its own generators that is left before its end and not closed.
+    with contextlib.closing(container.demux(stream)) as packets:
+        for packet in packets:
+            if packet.size > 0:
+                yield packet
 
 
 def iterate_frames(

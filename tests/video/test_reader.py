@@ -1,5 +1,7 @@
 """VideoReader gives exactly the frames that are asked for, on files that make this hard."""
 
+import ctypes
+import gc
 import random
 import sys
 
@@ -394,3 +396,26 @@ def test_labeled_video_dataset_of_pytorchvideo(painted_video):
         assert torch.equal(our["video"], their["video"])
     frames = torch.cat([sample["video"] for sample in ours[:4]], dim=1).permute(1, 2, 3, 0)  # (T, H, W, C)
     assert [read_number(frame) for frame in frames] == list(range(25))
+
+
+def count_bytes_in_use():
+    """What the C library has handed out and not got back (glibc)."""
+    names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    info = type("Info", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_size_t) for name in names]})
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallinfo2"):
+        pytest.skip("only glibc says how much memory is in use")
+    library.mallinfo2.restype = info
+    gc.collect()
+    return library.mallinfo2().uordblks + library.mallinfo2().hblkhd
+
+
+def test_opening_and_reading_keeps_no_memory(tmp_path):
+    """150 bytes for each video that is opened would be gigabytes in a run of many epochs."""
+    write_video(tmp_path / "a.mp4", num_frames=12)
+    for count in (200, 400):
+        before = count_bytes_in_use()
+        for _ in range(count):
+            with VideoReader(tmp_path / "a.mp4") as reader:
+                reader.get_frames([0, 5])  # the packets behind the sixth frame are never read
+    assert (count_bytes_in_use() - before) / count < 50
