@@ -412,7 +412,7 @@ def count_bytes_in_use():
 
 def test_opening_and_reading_keeps_no_memory(tmp_path):
     """150 bytes for each video that is opened would be gigabytes in a run of many epochs."""
-    write_video(tmp_path / "a.mp4", num_frames=12)
+    video_factory.write_video(tmp_path / "a.mp4", num_frames=12)
     for count in (200, 400):
         before = count_bytes_in_use()
         for _ in range(count):
