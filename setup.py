@@ -15,12 +15,19 @@ setup(
     # The yaml files live in configs/ of the checkout and are installed as hiera_video/configs.
     packages=[*find_packages(include=["hiera_video", "hiera_video.*"]), "hiera_video.configs"],
     package_dir={"hiera_video.configs": "configs"},
-    package_data={"hiera_video": ["py.typed"], "hiera_video.configs": ["**/*.yaml", "sources.csv"]},
+    package_data={
+        "hiera_video": ["py.typed", "report/templates/*"],
+        "hiera_video.configs": ["**/*.yaml", "sources.csv"],
+    },
     entry_points={"console_scripts": ["hiera-video = hiera_video.cli.main:main"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
         "pytorchvideo>=0.1.5",
+        # Pages: templates, and plots whose script becomes part of the page.
+        "bokeh>=3.6",
+        "jinja2>=3.1",
+        "markupsafe>=2.1",
         "av>=17.1,<19",
         'decord>=0.6; platform_system == "Linux" and platform_machine == "x86_64"',
         "fsspec>=2024.3.1",
@@ -73,6 +80,8 @@ setup(
             "pytest-cov>=5.0",
             "pytest-timeout>=2.3",
             "ruff>=0.9",
+            # Pages in a real browser; the tests that need Chromium are skipped where it is missing.
+            "selenium>=4.25",
             "setuptools>=70",
             "types-PyYAML>=6.0",
             "types-simplejson>=3.19",

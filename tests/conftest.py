@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import video_factory
 
-pytest_plugins = ["job_fixtures", "action_fixtures", "detection_fixtures", "range_server"]
+pytest_plugins = ["job_fixtures", "action_fixtures", "detection_fixtures", "range_server", "browser"]
 
 
 @pytest.fixture(scope="session")

@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from hiera_video.data.lists import load_class_names
     from hiera_video.embeddings.reading import read_vectors
-    from hiera_video.report.search_page import write_page
+    from hiera_video.report.page import write_page
     from hiera_video.utils.logging import setup_logging
 
     setup_logging(None)

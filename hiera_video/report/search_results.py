@@ -12,7 +12,8 @@ import pandas as pd
 from hiera_video.embeddings.query import MAX_PAIRS, Query
 from hiera_video.embeddings.reading import Embeddings
 from hiera_video.embeddings.search import EXACT, Hits, Pairs
-from hiera_video.report.search_page import ShownClip, format_span, render_pairs_page, render_search_page
+from hiera_video.report.clips import ShownClip, format_span
+from hiera_video.report.search_page import render_pairs_page, render_search_page
 from hiera_video.utils.tables import format_table
 
 _MAX_ON_PAGE = 500  # results: a page holds a picture for each of them

@@ -300,7 +300,7 @@ def test_rows_without_times(fail, run, videos, tmp_path):
     assert run("--path", "b", "--top-k", 1, where=where)["query"]["start_sec"] is None
     assert "no times are known" in fail("--path", "b", "--start-sec", 1, where=where)
     tool.main([str(where), "--row", "0", "--html", str(tmp_path / "page.html")])
-    assert "#t=" not in (tmp_path / "page.html").read_text()
+    assert ".mp4#t=" not in (tmp_path / "page.html").read_text()
 
 
 def test_a_single_row_finds_nothing(videos, tmp_path, capsys):

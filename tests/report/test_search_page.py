@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 import os
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,19 +12,16 @@ import pytest
 from PIL import Image
 from video_factory import cut_file, read_number, write_video
 
-from hiera_video.report import search_page as module
-from hiera_video.report.search_page import (
-    ShownClip,
-    format_span,
-    make_url,
-    render_pairs_page,
-    render_search_page,
-    write_page,
-)
+from hiera_video.report import clips as module
+from hiera_video.report.clips import ShownClip
+from hiera_video.report.page import write_page
+from hiera_video.report.search_page import render_pairs_page, render_search_page
 from hiera_video.video import VideoReader
 
 EVIL = '"><script>alert(1)</script>.mp4'
 VOID = ("meta", "img", "br", "link", "input")
+ATTRIBUTES = {"class", "id", "src", "poster", "controls", "playsinline", "preload", "lang", "charset", "content", "alt"}
+ATTRIBUTES |= {"name", "http-equiv", "tabindex", "href", "aria-label", "aria-labelledby"}
 
 
 class Page(HTMLParser):
@@ -55,6 +51,10 @@ class Page(HTMLParser):
 
     def read(self, kind):
         return [text for _, name, text in self.texts if name == kind]
+
+
+def read_links(page):
+    return [link["href"] for link in page.find("a") if link["href"] != "#content"]
 
 
 def decode_picture(uri):
@@ -117,10 +117,8 @@ def test_names_from_the_data_stay_text(tmp_path, painted_video, name):
         make_search([clip, clip, missing], tmp_path, facts=[name]),
         Page(render_pairs_page([(clip, missing, 0.5)], title=name, facts=[name], page_dir=tmp_path)),
     ):
-        tags = {tag for tag, _ in page.elements}
-        assert not tags & {"script", "b", "iframe", "object"}
-        allowed = {"class", "src", "poster", "controls", "playsinline", "preload", "lang", "charset", "content", "name"}
-        assert {name for _, attributes in page.elements for name in attributes} <= allowed | {"http-equiv"}
+        assert not {tag for tag, _ in page.elements} & {"b", "iframe", "object"} and len(page.find("script")) == 1
+        assert {name for _, attributes in page.elements for name in attributes} <= ATTRIBUTES
         assert f"<b>{name}</b>" in page.read("chip") and name in page.read("soft")
         assert page.read("path").count(str(path)) >= 1 and path.name in page.read("name")
         players = page.find("video")
@@ -129,48 +127,12 @@ def test_names_from_the_data_stay_text(tmp_path, painted_video, name):
         )
 
 
-def test_scripts_are_forbidden_and_nothing_is_loaded_from_elsewhere(folder):
+def test_nothing_is_loaded_from_elsewhere(folder):
     page = make_search([ShownClip(str(folder / "a.mp4"))] * 2, folder)
-    policy = next(meta["content"] for meta in page.find("meta") if meta.get("http-equiv") == "Content-Security-Policy")
-    assert "default-src 'none'" in policy and "script" not in policy
-    assert not page.find("link") and not page.find("script")
+    assert not page.find("link")
     for tag in ("img", "video"):
         for attributes in page.find(tag):
             assert attributes.get("poster", attributes["src"]).startswith("data:")
-    assert "url(" not in module._STYLE and "@import" not in module._STYLE
-
-
-@pytest.mark.parametrize(
-    ("path", "url"),
-    [
-        ("https://host/a%20b.mp4?x=1&y=2", "https://host/a%20b.mp4?x=1&y=2"),
-        ("http://host/a.mp4", "http://host/a.mp4"),
-        ("s3://bucket/a.mp4", None),
-        ("javascript://%0aalert(1)/a.mp4", None),
-        ("/data/page/javascript:alert(1).mp4", "javascript%3Aalert%281%29.mp4"),
-        ("/data/page/sub/a.mp4", "sub/a.mp4"),
-        ("file:///data/page/a.mp4", "a.mp4"),
-        ("/data/b.mp4", "../b.mp4"),
-        ("/data/page/é\udcff.mp4", "%C3%A9%FF.mp4"),
-    ],
-)
-def test_where_a_page_finds_a_video(path, url):
-    assert make_url(path, "/data/page") == url
-
-
-def test_relative_paths_are_those_of_the_working_folder(tmp_path, monkeypatch):
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    assert make_url("videos/a.mp4", "pages") == "../videos/a.mp4"
-    assert make_url("videos/a.mp4", tmp_path) == "work/videos/a.mp4"
-
-
-def test_another_drive_is_reached_by_an_absolute_address(monkeypatch):
-    def refuse(path, start):
-        raise ValueError("path is on mount 'D:', start on mount 'C:'")
-
-    monkeypatch.setattr(os.path, "relpath", refuse)
-    assert make_url("/videos/a b.mp4", "/page") == "file:///videos/a%20b.mp4"
 
 
 def test_what_browsers_do_not_play_has_a_note_instead_of_a_player(tmp_path):
@@ -187,15 +149,14 @@ def test_what_browsers_do_not_play_has_a_note_instead_of_a_player(tmp_path):
     ]
     page = make_search([ShownClip(str(path)) for path in paths], tmp_path)
     assert page.find("video") == [] and len(page.find("img")) == 5
-    notes = [text for text in page.read("soft") if not text.startswith("#")]
-    assert [note for note in notes if note != "."] == [
+    assert [text for text in page.read("soft") if text.startswith(("Browsers", "Pictures"))] == [
         "Browsers do not play .avi. Open the file ",
         "Browsers do not play .mkv. Open the file ",
         "Browsers do not play mpeg4 video. Open the file ",
         "Pictures, so there is nothing to play.",
         "Pictures, so there is nothing to play.",
     ]
-    assert [link["href"] for link in page.find("a")] == ["a.avi", "b.mkv", "c.mp4"]
+    assert read_links(page) == ["a.avi", "b.mkv", "c.mp4"]
     for image in page.find("img"):
         decode_picture(image["src"])
 
@@ -216,7 +177,7 @@ def test_remote_videos(monkeypatch, painted_video):
         "https://host/video#t=0.20,0.40",
         "http://[broken/a.mp4#t=0.20",
     ]
-    assert [link["href"] for link in page.find("a")] == ["https://host/a.avi?x=.mp4"]
+    assert read_links(page) == ["https://host/a.avi?x=.mp4"]
     assert "Browsers do not open s3://." in page.read("soft")
     assert page.read("name") == ["a b.mp4", "video", "a.avi", "a.mp4", "a.mp4"]
 
@@ -227,8 +188,8 @@ def test_remote_addresses_stay_within_their_attributes(monkeypatch, painted_vide
     for suffix in ("mp4", "avi"):
         url = f"https://host/\"><script>alert(1)</script>' onplay='alert(1)' &amp;.{suffix}"
         page = make_search([ShownClip(url)], "/page")
-        assert not page.find("script")
-        (address,) = [element.get("src", element.get("href")) for element in [*page.find("video"), *page.find("a")]]
+        assert len(page.find("script")) == 1  # the page's own
+        (address,) = [*(player["src"] for player in page.find("video")), *read_links(page)]
         assert address == url and page.read("path") == [url]
 
 
@@ -240,20 +201,8 @@ def test_videos_that_cannot_be_shown_get_a_placeholder(tmp_path, painted_video):
     names = ["gone.mp4", "cut.mp4", "page.mp4", "empty"]
     page = make_search([ShownClip(str(whole)), *(ShownClip(str(tmp_path / name), 0, 1) for name in names)], tmp_path)
     assert page.read("none") == ["This video no longer exists."] + ["This video cannot be read."] * 3
-    assert len(page.find("video")) == 1 and page.find("a") == []
+    assert len(page.find("video")) == 1 and read_links(page) == []
     assert page.read("name")[1:] == names and page.read("chip") == ["0:00.00-0:01.00"] * 4
-
-
-def test_the_picture_is_the_middle_of_the_clip(painted_video):
-    with VideoReader(painted_video("middle.mp4", num_frames=100)) as reader:
-        for start, end, frame in (
-            (math.nan, math.nan, 50),
-            (0, 0.04, 0),
-            (1, 1.2, 27),
-            (3.9, 99, 99),
-            (3.5, math.nan, 93),
-        ):
-            assert module._find_middle(reader, ShownClip("", start, end)) == frame
 
 
 def test_a_player_counts_from_zero_where_the_video_starts_later(tmp_path):
@@ -300,20 +249,6 @@ def test_a_name_that_is_no_text_is_written(tmp_path):
     page = render_search_page(ShownClip("/gone/\udcff.mp4"), [], title="x", page_dir=tmp_path)
     write_page(tmp_path / "new" / "page.html", page)
     assert "/gone/?.mp4" in Page((tmp_path / "new" / "page.html").read_text()).read("path")
-
-
-@pytest.mark.parametrize(
-    ("span", "text"),
-    [
-        ((12, 14.13), "0:12.00-0:14.13"),
-        ((59.999, 3661.5), "1:00.00-1:01:01.50"),
-        ((math.nan, 2), "0:00.00-0:02.00"),
-        ((2, math.nan), "0:02.00-end"),
-        ((math.nan, math.nan), ""),
-    ],
-)
-def test_times_are_written_as_clocks(span, text):
-    assert format_span(*span) == text
 
 
 def test_real_videos(shared_videos, tmp_path):

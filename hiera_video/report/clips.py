@@ -1,0 +1,222 @@
+"""Clips as pages show them: a thumbnail of the middle, and a player of just the clip where browsers can play it."""
+
+from __future__ import annotations
+
+import bisect
+import io
+import math
+import os
+import re
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from hiera_video.report.page import make_data_uri
+from hiera_video.video import VideoDecodeError, VideoReader, is_series
+from hiera_video.video.shards import split_member
+
+_THUMBNAIL_PX = (384, 288)
+_SHORT_SIDE_PX = 216  # of frames as they are decoded
+_JPEG_QUALITY = 82
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_PLAYED_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".ogv")
+_PLAYED_CODECS = ("h264", "hevc", "vp8", "vp9", "av1")  # hevc: by some
+
+
+@dataclass(frozen=True)
+class ShownClip:
+    """A clip on a page.
+
+    Attributes:
+        path: of the video, as `VideoReader` takes it.
+        start_sec: time since the first frame; NaN where it is the video's start, or unknown.
+        end_sec: likewise, of its end.
+        label: name of its class; "" for none.
+        row: its number among the embeddings; None for none.
+    """
+
+    path: str
+    start_sec: float = math.nan
+    end_sec: float = math.nan
+    label: str = ""
+    row: int | None = None
+
+
+@dataclass(frozen=True)
+class ClipCard:
+    """What the template of a clip shows of it, see ``clip`` in ``macros.html``.
+
+    Attributes:
+        name: of the file.
+        path: in full.
+        chips: short texts.
+        picture: an address that holds the thumbnail; "" where there is none.
+        source: address of the video with the clip's times; "" where browsers do not play it.
+        note: why they do not.
+        link: address of the file, beside the note.
+        problem: why there is no picture.
+    """
+
+    name: str
+    path: str
+    chips: Sequence[str]
+    picture: str = ""
+    source: str = ""
+    note: str = ""
+    link: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class _Preview:
+    """A clip's thumbnail (JPEG), its video's codec and first time stamp, or the reason why there is none."""
+
+    jpeg: bytes = b""
+    codec: str = ""
+    first_sec: float = 0.0
+    problem: str = ""
+
+
+def load_cards(clips: Sequence[ShownClip], page_dir: str | os.PathLike[str]) -> list[ClipCard]:
+    """What a page in ``page_dir`` shows of each clip. Each video is opened once; what cannot be read is said."""
+    return [_make_card(clip, preview, page_dir) for clip, preview in zip(clips, _load_previews(clips), strict=True)]
+
+
+def format_span(start_sec: float, end_sec: float) -> str:
+    """``0:12.00-0:14.13``; "" where neither end is known."""
+    if math.isnan(start_sec) and math.isnan(end_sec):
+        return ""
+    start = 0.0 if math.isnan(start_sec) else start_sec
+    return f"{_format_time(start)}-{'end' if math.isnan(end_sec) else _format_time(end_sec)}"
+
+
+def make_url(path: str, page_dir: str | os.PathLike[str]) -> str | None:
+    """The address by which a page in ``page_dir`` finds a video; None where browsers cannot read it.
+
+    http:// and https:// addresses stay unchanged. A local path becomes relative to the page, or a file:// address if it
+    lies on another drive; it is percent-encoded.
+    """
+    scheme = _get_scheme(path)
+    if scheme in ("http", "https"):
+        return path
+    if scheme == "file":
+        path = path[len("file://") :]
+    elif scheme:
+        return None
+    path = os.path.abspath(path)
+    try:
+        local, prefix, safe = os.path.relpath(path, os.path.abspath(page_dir)), "", "/"
+    except ValueError:
+        local, prefix, safe = path.lstrip(os.sep), "file:///", "/:"
+    return prefix + urllib.parse.quote(os.fsencode(local.replace(os.sep, "/")), safe=safe)
+
+
+def _get_scheme(path: str) -> str:
+    match = _SCHEME.match(path)
+    return match[1].lower() if match else ""
+
+
+def _format_time(seconds: float) -> str:
+    hundredths = round(seconds * 100)
+    minutes, hundredths = divmod(hundredths, 6000)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{clock}:{hundredths // 100:02d}.{hundredths % 100:02d}"
+
+
+def _make_fragment(clip: ShownClip, first_sec: float) -> str:
+    """The media fragment that makes a browser play the clip alone, by the file's own clock."""
+    if math.isnan(clip.start_sec) and math.isnan(clip.end_sec):
+        return ""
+    start_sec = first_sec + (0.0 if math.isnan(clip.start_sec) else clip.start_sec)
+    return f"#t={start_sec:.2f}" + ("" if math.isnan(clip.end_sec) else f",{first_sec + clip.end_sec:.2f}")
+
+
+def _load_previews(clips: Sequence[ShownClip]) -> list[_Preview]:
+    """One for each clip; each video is opened once."""
+    places: dict[str, list[int]] = {}
+    for place, clip in enumerate(clips):
+        places.setdefault(clip.path, []).append(place)
+    previews = [_Preview()] * len(clips)
+    for path, group in places.items():
+        for place, preview in zip(group, _load_video_previews(path, [clips[i] for i in group]), strict=True):
+            previews[place] = preview
+    return previews
+
+
+def _load_video_previews(path: str, clips: Sequence[ShownClip]) -> list[_Preview]:
+    try:
+        with VideoReader(path, max_short_side_px=_SHORT_SIDE_PX) as reader:
+            frames = reader.get_frames([_find_middle(reader, clip) for clip in clips])  # (n, H, W, C)
+            first_sec = float(reader.index.pts[0] * reader.index.time_base) if reader.index.pts is not None else 0.0
+            return [_Preview(_encode_jpeg(frame), reader.codec, max(first_sec, 0.0)) for frame in frames.numpy()]
+    except FileNotFoundError:
+        return [_Preview(problem="This video no longer exists.")] * len(clips)
+    except (OSError, ValueError, VideoDecodeError):
+        return [_Preview(problem="This video cannot be read.")] * len(clips)
+
+
+def _find_middle(reader: VideoReader, clip: ShownClip) -> int:
+    """Position of the frame shown in the middle of a clip."""
+    last = len(reader) - 1
+    if not reader.fps:
+        return last // 2
+    start_sec = 0.0 if math.isnan(clip.start_sec) else clip.start_sec
+    end_sec = reader.duration_sec if math.isnan(clip.end_sec) else clip.end_sec
+    return min(max(bisect.bisect_right(reader.times_sec, (start_sec + end_sec) / 2) - 1, 0), last)
+
+
+def _encode_jpeg(frame: np.ndarray) -> bytes:
+    picture = Image.fromarray(frame)
+    picture.thumbnail(_THUMBNAIL_PX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _explain_unplayable(clip: ShownClip, codec: str) -> str:
+    """Why browsers do not play a video; "" where most do."""
+    scheme = _get_scheme(clip.path)
+    suffix = os.path.splitext(_get_name(clip.path))[1].lower()
+    if codec == "pictures" or is_series(clip.path):
+        return "Pictures, so there is nothing to play."
+    if split_member(clip.path) is not None:
+        return "Inside a tar file, where browsers do not look."
+    if scheme not in ("", "file", "http", "https"):
+        return f"Browsers do not open {scheme}://."
+    if suffix not in _PLAYED_SUFFIXES and not (suffix == "" and scheme.startswith("http")):
+        return f"Browsers do not play {suffix or 'files without a suffix'}."
+    if codec not in _PLAYED_CODECS:
+        return f"Browsers do not play {codec} video."
+    return ""
+
+
+def _make_card(clip: ShownClip, preview: _Preview, page_dir: str | os.PathLike[str]) -> ClipCard:
+    chips = [clip.label, format_span(clip.start_sec, clip.end_sec), "" if clip.row is None else f"row {clip.row}"]
+    name, chips = _get_name(clip.path), [chip for chip in chips if chip]
+    if preview.problem:
+        return ClipCard(name, clip.path, chips, problem=preview.problem)
+    note, url = _explain_unplayable(clip, preview.codec), make_url(clip.path, page_dir) or ""
+    return ClipCard(
+        name=name,
+        path=clip.path,
+        chips=chips,
+        picture=make_data_uri(preview.jpeg),
+        source="" if note or not url else url.partition("#")[0] + _make_fragment(clip, preview.first_sec),
+        note=note,
+        link=url if note and preview.codec != "pictures" and split_member(clip.path) is None else "",
+    )
+
+
+def _get_name(path: str) -> str:
+    member = split_member(path)
+    if member is not None:
+        path = member[1]
+    elif is_series(path):
+        path = os.path.dirname(path)
+    elif _get_scheme(path):
+        path = urllib.parse.unquote(re.split("[?#]", path)[0])
+    return os.path.basename(path.rstrip("/")) or path

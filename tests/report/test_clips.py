@@ -1,0 +1,69 @@
+"""Addresses, times and thumbnails of clips; what pages make of them is tested with the search page."""
+
+import math
+import os
+
+import pytest
+
+from hiera_video.report import clips as module
+from hiera_video.report.clips import ShownClip, format_span, make_url
+from hiera_video.video import VideoReader
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        ("https://host/a%20b.mp4?x=1&y=2", "https://host/a%20b.mp4?x=1&y=2"),
+        ("http://host/a.mp4", "http://host/a.mp4"),
+        ("s3://bucket/a.mp4", None),
+        ("javascript://%0aalert(1)/a.mp4", None),
+        ("/data/page/javascript:alert(1).mp4", "javascript%3Aalert%281%29.mp4"),
+        ("/data/page/sub/a.mp4", "sub/a.mp4"),
+        ("file:///data/page/a.mp4", "a.mp4"),
+        ("/data/b.mp4", "../b.mp4"),
+        ("/data/page/é\udcff.mp4", "%C3%A9%FF.mp4"),
+    ],
+)
+def test_where_a_page_finds_a_video(path, url):
+    assert make_url(path, "/data/page") == url
+
+
+def test_relative_paths_are_those_of_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert make_url("videos/a.mp4", "pages") == "../videos/a.mp4"
+    assert make_url("videos/a.mp4", tmp_path) == "work/videos/a.mp4"
+
+
+def test_another_drive_is_reached_by_an_absolute_address(monkeypatch):
+    def refuse(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", refuse)
+    assert make_url("/videos/a b.mp4", "/page") == "file:///videos/a%20b.mp4"
+
+
+def test_the_picture_is_the_middle_of_the_clip(painted_video):
+    with VideoReader(painted_video("middle.mp4", num_frames=100)) as reader:
+        for start, end, frame in (
+            (math.nan, math.nan, 50),
+            (0, 0.04, 0),
+            (1, 1.2, 27),
+            (3.9, 99, 99),
+            (3.5, math.nan, 93),
+        ):
+            assert module._find_middle(reader, ShownClip("", start, end)) == frame
+
+
+@pytest.mark.parametrize(
+    ("span", "text"),
+    [
+        ((12, 14.13), "0:12.00-0:14.13"),
+        ((59.999, 3661.5), "1:00.00-1:01:01.50"),
+        ((math.nan, 2), "0:00.00-0:02.00"),
+        ((2, math.nan), "0:02.00-end"),
+        ((math.nan, math.nan), ""),
+    ],
+)
+def test_times_are_written_as_clocks(span, text):
+    assert format_span(*span) == text
