@@ -22,6 +22,7 @@ COMMANDS = {
     "extract": "embed videos of any length, on this machine or on a Ray cluster",
     "search": "find the clips most similar to an example, or near-duplicates, among embeddings",
     "probe": "measure what embeddings tell about classes, with classifiers and retrieval",
+    "report": "write a page about a run, or compare runs: curves, classes, confusions, mistakes as players",
     "submit": "submit a run to Slurm, which starts it again until it has ended",
     "export": "write a model as a torch.export program and as an ONNX graph, and verify both",
     "convert": "write weights for another package, and verify that it computes the same with them",

@@ -9,7 +9,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -36,6 +36,8 @@ class ShownClip:
         end_sec: likewise, of its end.
         label: name of its class; "" for none.
         row: its number among the embeddings; None for none.
+        center_sec: length of the clip where it lies in the middle of its video, and its times are not given; NaN for
+            the whole video.
     """
 
     path: str
@@ -43,6 +45,7 @@ class ShownClip:
     end_sec: float = math.nan
     label: str = ""
     row: int | None = None
+    center_sec: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -72,17 +75,22 @@ class ClipCard:
 
 @dataclass(frozen=True)
 class _Preview:
-    """A clip's thumbnail (JPEG), its video's codec and first time stamp, or the reason why there is none."""
+    """A clip's thumbnail (JPEG), its video's codec and first time stamp, or the reason why there is none.
+
+    ``span_sec`` are its times where it lies in the middle of its video.
+    """
 
     jpeg: bytes = b""
     codec: str = ""
     first_sec: float = 0.0
     problem: str = ""
+    span_sec: tuple[float, float] | None = None
 
 
 def load_cards(clips: Sequence[ShownClip], page_dir: str | os.PathLike[str]) -> list[ClipCard]:
     """What a page in ``page_dir`` shows of each clip. Each video is opened once; what cannot be read is said."""
-    return [_make_card(clip, preview, page_dir) for clip, preview in zip(clips, _load_previews(clips), strict=True)]
+    pairs = zip(clips, _load_previews(clips), strict=True)
+    return [_make_card(_place(clip, preview.span_sec), preview, page_dir) for clip, preview in pairs]
 
 
 def format_span(start_sec: float, end_sec: float) -> str:
@@ -99,7 +107,7 @@ def make_url(path: str, page_dir: str | os.PathLike[str]) -> str | None:
     http:// and https:// addresses stay unchanged. A local path becomes relative to the page, or a file:// address if it
     lies on another drive; it is percent-encoded.
     """
-    scheme = _get_scheme(path)
+    scheme = find_scheme(path)
     if scheme in ("http", "https"):
         return path
     if scheme == "file":
@@ -114,7 +122,8 @@ def make_url(path: str, page_dir: str | os.PathLike[str]) -> str | None:
     return prefix + urllib.parse.quote(os.fsencode(local.replace(os.sep, "/")), safe=safe)
 
 
-def _get_scheme(path: str) -> str:
+def find_scheme(path: str) -> str:
+    """``https`` of ``https://host/a.mp4``; "" for a local path."""
     match = _SCHEME.match(path)
     return match[1].lower() if match else ""
 
@@ -150,13 +159,28 @@ def _load_previews(clips: Sequence[ShownClip]) -> list[_Preview]:
 def _load_video_previews(path: str, clips: Sequence[ShownClip]) -> list[_Preview]:
     try:
         with VideoReader(path, max_short_side_px=_SHORT_SIDE_PX) as reader:
-            frames = reader.get_frames([_find_middle(reader, clip) for clip in clips])  # (n, H, W, C)
+            spans = [_find_center(reader, clip) for clip in clips]
+            places = [_find_middle(reader, _place(clip, span)) for clip, span in zip(clips, spans, strict=True)]
+            frames = reader.get_frames(places)  # (n, H, W, C)
             first_sec = float(reader.index.pts[0] * reader.index.time_base) if reader.index.pts is not None else 0.0
-            return [_Preview(_encode_jpeg(frame), reader.codec, max(first_sec, 0.0)) for frame in frames.numpy()]
+            return [
+                _Preview(_encode_jpeg(frame), reader.codec, max(first_sec, 0.0), span_sec=span)
+                for frame, span in zip(frames.numpy(), spans, strict=True)
+            ]
     except FileNotFoundError:
         return [_Preview(problem="This video no longer exists.")] * len(clips)
     except (OSError, ValueError, VideoDecodeError):
         return [_Preview(problem="This video cannot be read.")] * len(clips)
+
+
+def _place(clip: ShownClip, span_sec: tuple[float, float] | None) -> ShownClip:
+    return clip if span_sec is None else replace(clip, start_sec=span_sec[0], end_sec=span_sec[1])
+
+
+def _find_center(reader: VideoReader, clip: ShownClip) -> tuple[float, float] | None:
+    """Start and end of a clip that lies in the middle of its video and is shorter than it."""
+    spare_sec = reader.duration_sec - clip.center_sec if reader.fps else math.nan
+    return (spare_sec / 2, spare_sec / 2 + clip.center_sec) if spare_sec > 0 else None
 
 
 def _find_middle(reader: VideoReader, clip: ShownClip) -> int:
@@ -179,7 +203,7 @@ def _encode_jpeg(frame: np.ndarray) -> bytes:
 
 def _explain_unplayable(clip: ShownClip, codec: str) -> str:
     """Why browsers do not play a video; "" where most do."""
-    scheme = _get_scheme(clip.path)
+    scheme = find_scheme(clip.path)
     suffix = os.path.splitext(_get_name(clip.path))[1].lower()
     if codec == "pictures" or is_series(clip.path):
         return "Pictures, so there is nothing to play."
@@ -217,6 +241,6 @@ def _get_name(path: str) -> str:
         path = member[1]
     elif is_series(path):
         path = os.path.dirname(path)
-    elif _get_scheme(path):
+    elif find_scheme(path):
         path = urllib.parse.unquote(re.split("[?#]", path)[0])
     return os.path.basename(path.rstrip("/")) or path

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,11 +70,13 @@ class Cell:
         text: as it is written.
         key: what it sorts by: a number for columns of numbers; "" comes last.
         href: where a click leads.
+        shows: what a click shows, for the page's script.
     """
 
     text: str
     key: str | float = ""
     href: str = ""
+    shows: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,9 @@ def make_number(value: float | None, form: str = "{:.1f}") -> Cell:
     return Cell(form.format(value), value)
 
 
-def make_text(text: str, href: str = "") -> Cell:
+def make_text(text: str, *, href: str = "", shows: str = "") -> Cell:
     """A cell with a text that it sorts by."""
-    return Cell(text, text, href)
+    return Cell(text, text, href, shows)
 
 
 def render_page(
@@ -121,6 +123,7 @@ def render_page(
     sections: Sequence[tuple[str, str]] = (),
     plots: Sequence[Plot] = (),
     scripts: Sequence[str] = (),
+    data: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> str:
     """A page as HTML.
@@ -132,6 +135,7 @@ def render_page(
         sections: (id, heading) of each section that the bar at the top leads to.
         plots: all that the template draws; Bokeh's script is part of the page if there are any.
         scripts: file names of the page's own scripts among the templates.
+        data: id -> what these scripts read as JSON.
         **values: what the template names.
     """
     names = ["page.js", *(["plots.js"] if plots else []), *scripts]
@@ -147,6 +151,7 @@ def render_page(
             style=Markup(_read("style.css")),
             scripts=[Markup(text) for text in texts],
             items=[(plot.name, htmlsafe_json_dumps(plot.item)) for plot in plots],
+            data={name: htmlsafe_json_dumps(content) for name, content in (data or {}).items()},
             **values,
         )
     )

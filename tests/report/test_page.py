@@ -48,7 +48,7 @@ def render(monkeypatch):
         rows = [
             Row([make_text("b"), make_number(2.0), Cell("", "")]),
             Row([make_text("a"), make_number(10.0), make_text("x")]),
-            Row([make_text(text, "#numbers"), make_number(None), make_text("y")]),
+            Row([make_text(text, href="#numbers"), make_number(None), make_text("y")]),
             Row([make_text("c"), make_number(-1.5), make_text("z")]),
         ]
         return render_page(

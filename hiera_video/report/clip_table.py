@@ -1,0 +1,36 @@
+"""Tested clips as a page's script reads them, to list those of a cell of the confusion matrix."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hiera_video.report.clips import find_scheme, make_url
+from hiera_video.report.scored_clips import ScoredClips
+
+
+def make_clip_data(clips: ScoredClips, page_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """What ``report.js`` reads of all clips.
+
+    Args:
+        clips: of a test.
+        page_dir: folder of the page.
+
+    Returns:
+        ``names`` of the classes; of each clip its ``labels``, ``predictions`` (-1: failed), ``confidences`` in percent,
+        and ``paths``: relative to ``folder`` where they are local; ``url`` is the address of that folder.
+    """
+    is_local = [not find_scheme(path) for path in clips.paths]
+    local = [os.path.abspath(path) for path, here in zip(clips.paths, is_local, strict=True) if here]
+    folder = os.path.join(os.path.commonpath(map(os.path.dirname, local)), "") if local else ""
+    shown = iter(local)
+    paths = [next(shown)[len(folder) :] if here else path for path, here in zip(clips.paths, is_local, strict=True)]
+    return {
+        "names": list(clips.class_names),
+        "labels": clips.labels.tolist(),
+        "predictions": clips.predictions.tolist(),
+        "confidences": [None if value != value else round(100 * value, 1) for value in clips.confidences.tolist()],
+        "paths": paths,
+        "folder": folder,
+        "url": (make_url(folder, page_dir) or "").rstrip("/") + "/" if folder else "",
+    }
