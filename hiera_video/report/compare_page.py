@@ -156,8 +156,8 @@ def _make_tiles(found: Difference, base: str, other: str) -> list[Tile]:
     return [
         Tile("Difference of top-1", f"{found.difference:+.2f} points", f"95 %: {low:+.2f} to {high:+.2f}"),
         Tile("McNemar's exact test", f"p = {p_value}", verdict),
-        Tile("Only the other is right", f"{found.num_won:,}", f"won by {other}"),
-        Tile("Only the first is right", f"{found.num_lost:,}", f"lost by {other}"),
+        Tile(f"Only {other} is right", f"{found.num_won:,}", f"won by {other}"),
+        Tile(f"Only {base} is right", f"{found.num_lost:,}", f"lost by {other}"),
         Tile("Both are right", f"{found.num_both:,}", f"both are wrong: {found.num_neither:,}"),
     ]
 

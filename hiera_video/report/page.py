@@ -56,10 +56,14 @@ class Bar:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; numbers are set right and sort as numbers, the largest first."""
+    """A column of a table; numbers are set right and sort as numbers, the largest first.
+
+    ``order`` is "ascending" or "descending" where the rows come sorted by it.
+    """
 
     title: str
     is_number: bool = False
+    order: str = "none"
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,11 @@ class Table:
     Attributes:
         name: its id on the page: letters, digits and hyphens.
         caption: what it shows, for those who do not see it.
+        columns: their headings.
+        rows: with a cell for each column.
+        sortable: by a click on a heading.
+        kind: "pairs" for a short list of names and values, which shows no headings; "whole" for one that is not
+            scrolled.
     """
 
     name: str
@@ -101,6 +110,7 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Row]
     sortable: bool = True
+    kind: str = ""
 
 
 def make_number(value: float | None, form: str = "{:.1f}") -> Cell:

@@ -60,12 +60,11 @@ def make_figure(
         y_axis_label=y_label or None,
         height=height_px,
         min_width=200,
-        sizing_mode="stretch_width",
         tools=tools,
         background_fill_color=None,
         border_fill_color=None,
         outline_line_color=None,
-        **options,
+        **{"sizing_mode": "stretch_width", **options},
     )
     shown.toolbar.logo = None
     shown.toolbar.autohide = True

@@ -43,11 +43,24 @@ _CONFIG = (
     *("TRAIN.CHECKPOINT_FILE_PATH", "AUG.NUM_SAMPLE", "MIXUP.ENABLE", "SOLVER.MAX_EPOCH", "SOLVER.BASE_LR"),
     *("SOLVER.LAYER_DECAY", "SOLVER.WEIGHT_DECAY", "RNG_SEED", "TEST.NUM_ENSEMBLE_VIEWS", "TEST.NUM_SPATIAL_CROPS"),
 )
-_COUNTS = (
-    *("split", "num_videos", "num_pictures", "num_key_frames", "num_boxes", "num_evaluated", "num_failed"),
-    *("num_empty_classes", "num_repeated_paths", "num_views", "num_instances", "num_detections", "checkpoint"),
-    *("protocol", "boxes", "config_digest", "test_seconds"),
-)
+# Of a test: key -> what a reader calls it.
+_COUNTS = {
+    "split": "split",
+    "num_videos": "videos",
+    "num_pictures": "pictures",
+    "num_key_frames": "key frames",
+    "num_boxes": "boxes",
+    "num_evaluated": "decoded",
+    "num_failed": "failed, counted as wrong",
+    "num_empty_classes": "classes without videos",
+    "num_repeated_paths": "paths listed again",
+    "num_views": "views of each",
+    "num_instances": "things in the truth",
+    "num_detections": "things found",
+    "protocol": "protocol",
+    "checkpoint": "weights",
+    "test_seconds": "seconds",
+}
 
 
 def render_run_page(
@@ -68,9 +81,13 @@ def render_run_page(
     curves = make_curves([run])
     values: dict[str, Any] = {
         "tiles": make_tiles(run),
-        "config": _make_pairs("config-short", "The most important keys of the config", _pick(run.config, _CONFIG)),
+        "config": _make_pairs(
+            "config-short",
+            "The most important keys of the config",
+            _pick(run.config, {key: key for key in _CONFIG}),
+        ),
         "counts": _make_pairs("counts", "What was tested", _pick(run.results, _COUNTS)),
-        "all_config": _make_pairs("config-all", "All keys of the config", run.config),
+        "all_config": _make_pairs("config-all", "All keys of the config", run.config, "pairs"),
         "curves": curves,
         "reconstructions": reconstructions,
         "failures": make_failure_table([run]) if run.failures else None,
@@ -200,7 +217,8 @@ def _describe_clips(
 
 def _make_class_table(clips: ScoredClips) -> Table:
     rows = []
-    for label, scores in enumerate(compute_class_scores(clips)):
+    numbered = enumerate(compute_class_scores(clips))
+    for label, scores in sorted(numbered, key=lambda each: (not each[1].num_videos, each[1].recall)):
         other = scores.confused_with
         name = clips.class_names[label]
         low, high = math.nan, math.nan
@@ -219,7 +237,12 @@ def _make_class_table(clips: ScoredClips) -> Table:
             Cell(confused, scores.num_confused or "", shows=f"{label}-{other}" if other is not None else ""),
         ]
         rows.append(Row(cells))
-    columns = [Column("Class"), Column("Videos", True), Column("Accuracy = recall, %", True), Column("95 %", True)]
+    columns = [
+        Column("Class"),
+        Column("Videos", True),
+        Column("Accuracy = recall, %", True, "ascending"),
+        Column("95 %", True),
+    ]
     columns += [Column("Precision, %", True), Column("In top-5, %", True), Column("Most confused with", True)]
     return Table("class-table", "Numbers of each class", columns, rows)
 
@@ -238,19 +261,28 @@ def _make_confusion_table(clips: ScoredClips) -> Table:
         cells = [make_text(clips.class_names[label]), make_text(clips.class_names[other])]
         cells += [Cell(f"{count:,}", count, shows=f"{label}-{other}"), make_number(100 * count / sizes[label])]
         rows.append(Row(cells))
-    columns = [Column("True class"), Column("Taken for"), Column("Videos", True), Column("Of the class, %", True)]
+    columns = [
+        Column("True class"),
+        Column("Taken for"),
+        Column("Videos", True, "descending"),
+        Column("Of the class, %", True),
+    ]
     return Table("confusion-table", "The classes that are confused most often", columns, rows)
 
 
 def _make_bin_table(found: Calibration) -> Table:
     rows = []
     for number, count in enumerate(found.counts.tolist()):
+        if not count:
+            continue
         ends = (100 * number / len(found.counts), 100 * (number + 1) / len(found.counts))
         cells = [Cell(f"{ends[0]:.0f} to {ends[1]:.0f}", ends[0]), make_number(count, "{:,}")]
         cells += [make_number(100 * found.confidence[number]), make_number(100 * found.accuracy[number])]
         rows.append(Row(cells))
     columns = [Column("Confidence, %", True), Column("Videos", True), Column("Mean confidence, %", True)]
-    return Table("bin-table", "Bins of the reliability diagram", [*columns, Column("Accuracy, %", True)], rows)
+    return Table(
+        "bin-table", "Bins of the reliability diagram", [*columns, Column("Accuracy, %", True)], rows, kind="whole"
+    )
 
 
 def _make_result_tables(results: Mapping[str, Any]) -> list[Table]:
@@ -275,13 +307,13 @@ def _make_cell(value: Any) -> Cell:
     return make_number(value, "{:,}" if isinstance(value, int) else "{:.2f}")
 
 
-def _pick(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
-    return {key: str(values[key]) for key in keys if key in values}
+def _pick(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
+    return {name: str(values[key]) for key, name in names.items() if values.get(key, "") != ""}
 
 
-def _make_pairs(name: str, caption: str, values: Mapping[str, str]) -> Table:
+def _make_pairs(name: str, caption: str, values: Mapping[str, str], kind: str = "pairs whole") -> Table:
     rows = [Row([make_text(key), make_text(value)]) for key, value in values.items()]
-    return Table(name, caption, [Column("Key"), Column("Value")], rows, sortable=False)
+    return Table(name, caption, [Column("Key"), Column("Value")], rows, sortable=False, kind=kind)
 
 
 def _list_sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:

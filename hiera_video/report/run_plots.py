@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from bokeh.models import BasicTicker, FixedTicker, LinearColorMapper, NumeralTickFormatter
+from bokeh.models import BasicTicker, BasicTickFormatter, FixedTicker, LinearColorMapper, NumeralTickFormatter
 
 from hiera_video.report.plots import COLORS, Plot, make_figure, make_plot
 from hiera_video.report.run_files import RunFiles
@@ -18,7 +18,7 @@ _MAX_POINTS = 1000
 _ACCURACIES = ("top1", "top5", "mean_class_accuracy", "knn_top1", "map", "box_ap", "mask_ap", "box_ap50")
 _CONFUSION_PX = 680
 _MAX_NAMED = 40  # classes whose names all stand at the axes
-_MAX_NAME = 22  # letters of a name at an axis
+_MAX_NAME, _MAX_NAME_OF_MANY = 30, 20  # letters of a name at an axis
 _WRONG_RGB, _RIGHT_RGB = (216, 86, 60), (63, 127, 219)
 
 
@@ -43,7 +43,7 @@ def make_curves(runs: Sequence[RunFiles]) -> list[Plot]:
     for name, title, lines, form in (
         ("loss", "Loss", _list_losses(runs), "0.[000]"),
         ("accuracy", "Accuracy, %", _list_accuracies(runs), "0.[0]"),
-        ("lr", "Learning rate", _list_column(runs, "lr"), "0.[0]e+0"),
+        ("lr", "Learning rate", _list_column(runs, "lr"), ""),
         ("grad-norm", "Norm of the gradient", _list_column(runs, "grad_norm"), "0.[00]a"),
         ("speed", "Speed, clips a second", _list_column(runs, "clips_per_sec"), "0.[0]a"),
         ("goodput", "Goodput, % of the time", _list_column(runs, "goodput", factor=100.0), "0.[0]"),
@@ -66,10 +66,10 @@ def _make_curve(name: str, title: str, lines: Sequence[_Line], form: str) -> Plo
         shown.line(epochs, values, line_width=2, line_dash=dash, alpha=0.6 if line.is_dashed else 1.0, **style)
         if line.is_marked or len(epochs) == 1:
             shown.scatter(epochs, values, size=6, **style)
-    shown.yaxis.formatter = NumeralTickFormatter(format=form)
+    shown.yaxis.formatter = NumeralTickFormatter(format=form) if form else BasicTickFormatter(precision=1)
     if len(lines) > 1:
         shown.legend.click_policy = "hide"
-        shown.legend.location = "top_left" if "loss" not in name else "top_right"
+        shown.legend.location = "top_left"
         shown.legend.label_text_font_size = "11px"
         shown.add_layout(shown.legend[0], "below")
         shown.legend.orientation = "horizontal"
@@ -161,13 +161,14 @@ def make_confusion_plot(clips: ScoredClips, order: np.ndarray) -> Plot:
     levels = np.where(counts > 0, np.maximum(np.ceil(100 * shares), 1), 0).astype(np.uint8)
     levels += (100 * np.eye(num_classes, dtype=np.uint8)) * (levels > 0)
     palette = [(0, 0, 0, 0.0)]
-    palette += [(*rgb, 0.15 + 0.85 * (i / 100) ** 0.6) for rgb in (_WRONG_RGB, _RIGHT_RGB) for i in range(1, 101)]
+    palette += [(*rgb, 0.3 + 0.7 * (i / 100) ** 0.6) for rgb in (_WRONG_RGB, _RIGHT_RGB) for i in range(1, 101)]
     span = (-0.5, num_classes - 0.5)
     shown = make_figure(
         "",
         x_label="taken for",
         y_label="true class",
-        height_px=_CONFUSION_PX,
+        sizing_mode="scale_width",
+        aspect_ratio=1.1,
         tools="pan,box_zoom,wheel_zoom,zoom_in,zoom_out,reset,save",
         x_range=span,
         y_range=span[::-1],
@@ -176,7 +177,8 @@ def make_confusion_plot(clips: ScoredClips, order: np.ndarray) -> Plot:
     )
     mapper = LinearColorMapper(palette=[f"rgba({r}, {g}, {b}, {a:.3f})" for r, g, b, a in palette], low=0, high=200)
     shown.image(image=[levels], x=-0.5, y=-0.5, dw=num_classes, dh=num_classes, color_mapper=mapper)
-    names = {place: _shorten(clips.class_names[label]) for place, label in enumerate(order.tolist())}
+    length = _MAX_NAME if num_classes <= _MAX_NAMED else _MAX_NAME_OF_MANY
+    names = {place: _shorten(clips.class_names[label], length) for place, label in enumerate(order.tolist())}
     for axis in (shown.xaxis[0], shown.yaxis[0]):
         axis.ticker = FixedTicker(ticks=list(names)) if num_classes <= _MAX_NAMED else BasicTicker(min_interval=1)
         axis.major_label_overrides = names
@@ -212,8 +214,8 @@ def make_reliability_plot(calibrations: Sequence[tuple[str, Calibration]]) -> Pl
     return make_plot("reliability", shown, label=f"Reliability diagram. {'; '.join(texts)}", height_px=340)
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
+def _shorten(name: str, length: int) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def _get_color(number: int) -> str:

@@ -7,14 +7,16 @@
   };
   function paint() {
     const color = look(), soft = color("soft"), line = color("line"), card = color("card");
+    const font = getComputedStyle(document.body).fontFamily;
     const wanted = {
+      major_label_text_font: font, axis_label_text_font: font, label_text_font: font, title_text_font: font,
       major_label_text_color: soft, axis_label_text_color: soft, label_text_color: soft, title_text_color: soft,
       axis_line_color: line, major_tick_line_color: line, minor_tick_line_color: null, grid_line_color: line,
     };
     for (const model of Bokeh.documents.flatMap((doc) => [...doc.all_models])) {
       const change = {};
       for (const [key, value] of Object.entries(wanted)) if (key in model.properties) change[key] = value;
-      if (model.type === "Title") change.text_color = color("ink");
+      if (model.type === "Title") Object.assign(change, { text_color: color("ink"), text_font: font });
       if (model.type === "Legend") Object.assign(change, { background_fill_color: card, border_line_color: null });
       for (const tag of model.tags)  // such as "line_color:ink"
         if (typeof tag === "string" && tag.includes(":")) change[tag.split(":")[0]] = color(tag.split(":")[1]);
