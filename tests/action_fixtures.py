@@ -81,6 +81,7 @@ def action_options(action_dir, tmp_path):
         "TEST.BATCH_SIZE": 5,
         "TRAIN.BATCH_SIZE": 4,
         "LOG_PERIOD": 1,
+        "REPORT.ENABLE": False,
     }
     return {key: str(value) for key, value in pairs.items()}
 

@@ -42,6 +42,7 @@ def detection_options(scenes_dir, tmp_path):
         "TEST.BATCH_SIZE": 2,
         "TRAIN.BATCH_SIZE": 4,
         "LOG_PERIOD": 1,
+        "REPORT.ENABLE": False,
     }
     return {key: str(value) for key, value in pairs.items()}
 

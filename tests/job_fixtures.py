@@ -56,6 +56,7 @@ def options(motion_dir, tmp_path):
         "TEST.BATCH_SIZE": 12,
         "TRAIN.BATCH_SIZE": 8,
         "LOG_PERIOD": 1,
+        "REPORT.ENABLE": False,
     }
     return {key: str(value) for key, value in pairs.items()}
 

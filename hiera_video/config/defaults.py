@@ -25,6 +25,7 @@ from hiera_video.config.legal import (
     one_of,
 )
 from hiera_video.config.mae_keys import MAE_KEYS
+from hiera_video.config.report_keys import REPORT_KEYS
 from hiera_video.config.solver_keys import SOLVER_KEYS
 
 KEYS: dict[str, Key] = {
@@ -45,6 +46,7 @@ KEYS: dict[str, Key] = {
     ),
     "LOG_PERIOD": Key(10, "Optimizer steps between two log lines.", at_least(1)),
     "TENSORBOARD.ENABLE": Key(False, "Write TensorBoard events to OUTPUT_DIR/tensorboard.", ANY_BOOL),
+    **REPORT_KEYS,
     # ---- training
     "TRAIN.ENABLE": Key(True, "Run the training job.", ANY_BOOL),
     "TRAIN.BATCH_SIZE": Key(

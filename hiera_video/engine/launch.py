@@ -15,6 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from hiera_video.engine.arithmetic import describe_start, set_arithmetic
 from hiera_video.engine.group_watch import GroupWatch, end_with_parent
+from hiera_video.engine.job_report import write_job_report
 from hiera_video.engine.output_lock import lock_output
 from hiera_video.engine.supervise import run_processes
 from hiera_video.utils.distributed import barrier, get_device, get_rank, is_initialized, is_main_process
@@ -115,6 +116,7 @@ def _run(jobs: Sequence[Job], cfg: CfgNode) -> None:
     with lock_output(cfg.OUTPUT_DIR) if is_main_process() else contextlib.nullcontext():
         for job in jobs:
             _run_job(job, cfg)
+            write_job_report(cfg)
 
 
 def _run_job(job: Job, cfg: CfgNode) -> None:

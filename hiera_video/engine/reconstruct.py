@@ -11,6 +11,7 @@ from hiera_video.data.transforms import build_eval_transform
 from hiera_video.engine.batch import to_model_input
 from hiera_video.models.build import build_mae_from_cfg
 from hiera_video.models.checkpoint_file import CheckpointFile
+from hiera_video.models.hiera_mae import HieraMAE
 from hiera_video.models.mask_units import draw_mask
 from hiera_video.models.targets import paint_patches, patchify, unpatchify
 from hiera_video.models.weights import load_weights
@@ -44,11 +45,25 @@ def reconstruct(cfg: CfgNode, file: CheckpointFile, path: str, *, seed: int) -> 
     if report.missing:
         raise ValueError(f"{file.source} does not fill {cfg.MODEL.MODEL_NAME}: missing {', '.join(report.missing)}")
     clip, positions = load_center_clip(cfg, path)  # uint8 (1, C, T, H, W)
-    video = to_model_input(clip[None], device=clip.device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (1, C, T, H, W)
+    return paint_clip(cfg, model, clip, seed=seed), positions[:: model.pred_stride[0]]
+
+
+def paint_clip(cfg: CfgNode, model: HieraMAE, clip: torch.Tensor, *, seed: int) -> dict[str, np.ndarray]:
+    """As `reconstruct`, of a clip that is loaded and a model in eval mode that predicts pixels.
+
+    Args:
+        cfg: of the pre-training.
+        model: on any device.
+        clip: uint8 (1, C, T, H, W).
+        seed: of the mask.
+    """
+    device = next(model.parameters()).device
+    video = to_model_input(clip[None], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (1, C, T, H, W)
     with seeded(seed):
         mask = draw_mask(model.mask_units_grid, cfg.MAE.MASK_RATIO, kind=cfg.MAE.MASK_TYPE)[None]  # (1, U)
-    pred, hidden = model.reconstruct(video, mask)
-    pixels = clip.float() / 255
+    with torch.inference_mode():
+        pred, hidden = (x.float().cpu() if x.is_floating_point() else x.cpu() for x in model.reconstruct(video, mask))
+    video, pixels = video.cpu(), clip.float() / 255
     patches = patchify(pixels, model.pred_stride)  # (1, T', H', W', P)
     masked = unpatchify(torch.where(hidden[..., None], torch.full_like(patches, _GRAY), patches), model.pred_stride)
     if cfg.MAE.NORM_TARGET:
@@ -58,7 +73,7 @@ def reconstruct(cfg: CfgNode, file: CheckpointFile, path: str, *, seed: int) -> 
         mean, std = (torch.tensor(x)[:, None, None, None] for x in (cfg.DATA.MEAN, cfg.DATA.STD))  # (C, 1, 1, 1)
         painted = paint_patches(video, pred, hidden, model.pred_stride, normalized=False) * std + mean
     rows = {"original": unpatchify(patches, model.pred_stride), "masked": masked, "reconstructed": painted}
-    return {title: _to_uint8(x) for title, x in rows.items()}, positions[:: model.pred_stride[0]]
+    return {title: _to_uint8(x) for title, x in rows.items()}
 
 
 def load_center_clip(cfg: CfgNode, path: str) -> tuple[torch.Tensor, list[int]]:

@@ -15,6 +15,8 @@ import yaml
 
 from hiera_video.report.scored_clips import ScoredClips
 
+RECONSTRUCTIONS = "reconstructions"  # folder of OUTPUT_DIR
+_MAX_EPOCHS_SHOWN = 6
 _BAD_VIDEO = re.compile(r"\] (?:bad|unreachable) video \d+: (.*)")
 _NOT_LOGGED = ("_type", "epoch", "iter", "eta")
 
@@ -32,6 +34,7 @@ class RunFiles:
         results: ``test_results.json``.
         clips: ``test_predictions.parquet`` of a test of classes.
         failures: (path, reason, where) of videos that could not be used.
+        reconstructions: of a masked autoencoder, of each clip: its name, and (text, JPEG) of what was drawn.
     """
 
     folder: str
@@ -42,6 +45,7 @@ class RunFiles:
     results: Mapping[str, Any] = field(default_factory=dict)
     clips: ScoredClips | None = None
     failures: list[tuple[str, str, str]] = field(default_factory=list)
+    reconstructions: list[tuple[str, list[tuple[str, bytes]]]] = field(default_factory=list)
 
 
 def read_run(folder: str | Path, *, name: str = "") -> RunFiles:
@@ -74,6 +78,7 @@ def read_run(folder: str | Path, *, name: str = "") -> RunFiles:
         results=results,
         clips=_read_clips(place) if "top1" in results else None,
         failures=[*_list_failed(results), *_read_bad_videos(place / "stdout.log"), *_read_extraction(place)],
+        reconstructions=_read_reconstructions(place / RECONSTRUCTIONS),
     )
 
 
@@ -200,3 +205,16 @@ def _read_extraction(folder: Path) -> list[tuple[str, str, str]]:
     table = pd.read_parquet(path)
     pairs = zip(table["path"], table["reason"], strict=True)
     return [(str(video), str(reason), "extraction") for video, reason in pairs]
+
+
+def _read_reconstructions(folder: Path) -> list[tuple[str, list[tuple[str, bytes]]]]:
+    """What was drawn of each clip; of many epochs some, evenly spaced, with the first and the last."""
+    clips = []
+    for place in sorted(folder.iterdir()) if folder.is_dir() else []:
+        epochs = sorted(place.glob("epoch_*.jpg"))
+        count = min(len(epochs), _MAX_EPOCHS_SHOWN)
+        chosen = [epochs[round(i * (len(epochs) - 1) / max(count - 1, 1))] for i in range(count)]
+        files = [(name, place / f"{name}.jpg") for name in ("original", "masked")]
+        files += [(f"after epoch {int(path.stem.removeprefix('epoch_'))}", path) for path in chosen]
+        clips.append((place.name, [(text, path.read_bytes()) for text, path in files if path.is_file()]))
+    return clips

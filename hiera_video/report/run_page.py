@@ -12,7 +12,18 @@ from scipy.stats import binomtest
 
 from hiera_video.report.clip_table import make_clip_data
 from hiera_video.report.clips import ClipCard, ShownClip, load_cards
-from hiera_video.report.page import Bar, Cell, Column, Row, Table, Tile, make_number, make_text, render_page
+from hiera_video.report.page import (
+    Bar,
+    Cell,
+    Column,
+    Row,
+    Table,
+    Tile,
+    make_data_uri,
+    make_number,
+    make_text,
+    render_page,
+)
 from hiera_video.report.run_files import RunFiles
 from hiera_video.report.run_plots import make_confusion_plot, make_curves, make_reliability_plot
 from hiera_video.report.scored_clips import (
@@ -68,7 +79,6 @@ def render_run_page(
     *,
     page_dir: str | os.PathLike[str],
     num_shown: int = _NUM_SHOWN,
-    reconstructions: Sequence[tuple[str, Sequence[tuple[str, str]]]] = (),
 ) -> str:
     """The page of a run as HTML; it decodes a picture of each clip that it shows.
 
@@ -76,7 +86,6 @@ def render_run_page(
         run: what the job has left.
         page_dir: folder that the page will lie in; videos are linked relative to it.
         num_shown: clips among the worst mistakes, and among the least certain.
-        reconstructions: of an autoencoder, of each clip: name, and (text, address of a picture) of each epoch.
     """
     curves = make_curves([run])
     values: dict[str, Any] = {
@@ -89,7 +98,9 @@ def render_run_page(
         "counts": _make_pairs("counts", "What was tested", _pick(run.results, _COUNTS)),
         "all_config": _make_pairs("config-all", "All keys of the config", run.config, "pairs"),
         "curves": curves,
-        "reconstructions": reconstructions,
+        "reconstructions": [
+            (name, [(text, make_data_uri(jpeg)) for text, jpeg in pictures]) for name, pictures in run.reconstructions
+        ],
         "failures": make_failure_table([run]) if run.failures else None,
         "tables": _make_result_tables(run.results),
         "clips": None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from fvcore.common.config import CfgNode
@@ -17,7 +17,8 @@ from hiera_video.engine.batch import to_model_input
 from hiera_video.engine.meters import Stopwatch
 from hiera_video.engine.scoring import compute_per_video
 from hiera_video.engine.training.bad_step import ComputeLoss
-from hiera_video.engine.training.loop import run_training
+from hiera_video.engine.training.loop import Validate, run_training
+from hiera_video.engine.training.reconstructions import FixedClips
 from hiera_video.engine.training.state import TrainState
 from hiera_video.models.build import build_mae_from_cfg
 from hiera_video.models.hiera_mae import HieraMAE
@@ -33,7 +34,7 @@ def pretrain(cfg: CfgNode) -> None:
         model,
         build_train_loader(cfg, make_mask=build_make_mask(cfg, model)),
         compute_loss=compute_loss,
-        validate=partial(probe_features, cfg, build_val_loader(cfg)) if cfg.MAE.PROBE_PERIOD else None,
+        validate=build_validation(cfg) if cfg.MAE.PROBE_PERIOD else None,
         validation_period_epochs=cfg.MAE.PROBE_PERIOD,
     )
 
@@ -60,6 +61,21 @@ def build_pretraining(cfg: CfgNode) -> tuple[HieraMAE, ComputeLoss]:
         return loss, {}
 
     return model, compute_loss
+
+
+def build_validation(cfg: CfgNode) -> Validate:
+    """The probe; it also draws reconstructions of some clips if the config asks for them and the model can."""
+    loader = build_val_loader(cfg)
+    is_drawn = cfg.REPORT.ENABLE and cfg.MAE.TARGET == "pixel" and cfg.DATA.NUM_FRAMES > 1
+    clips = FixedClips(cfg, loader.dataset.videos.paths) if is_drawn else None
+
+    def validate(state: TrainState) -> dict[str, Any]:
+        results = probe_features(cfg, loader, state)
+        if clips:
+            clips.draw(cast(HieraMAE, state.get_model_to_use()), state.epoch)
+        return results
+
+    return validate
 
 
 def probe_features(cfg: CfgNode, loader: BatchLoader, state: TrainState) -> dict[str, Any]:
