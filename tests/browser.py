@@ -59,7 +59,11 @@ class Browser:
             self.wait("return document.documentElement.dataset.plots === 'drawn'")
 
     def set_look(self, *, scheme="light", width=1280, height=900, media=""):
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        # Without smooth scrolling: what moves cannot be clicked.
+        features = [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]
         self._call("Emulation.setEmulatedMedia", features=features, media=media)
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **size)

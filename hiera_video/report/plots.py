@@ -64,7 +64,7 @@ def make_figure(
         background_fill_color=None,
         border_fill_color=None,
         outline_line_color=None,
-        **{"sizing_mode": "stretch_width", **options},
+        **{"sizing_mode": "stretch_width", "active_drag": "box_zoom", "active_scroll": None, **options},
     )
     shown.toolbar.logo = None
     shown.toolbar.autohide = True

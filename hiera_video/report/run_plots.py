@@ -16,7 +16,7 @@ from hiera_video.report.scored_clips import Calibration, ScoredClips
 
 _MAX_POINTS = 1000
 _ACCURACIES = ("top1", "top5", "mean_class_accuracy", "knn_top1", "map", "box_ap", "mask_ap", "box_ap50")
-_CONFUSION_PX = 680
+_CONFUSION_PX = 320  # at least; it is as high as wide
 _MAX_NAMED = 40  # classes whose names all stand at the axes
 _MAX_NAME, _MAX_NAME_OF_MANY = 30, 20  # letters of a name at an axis
 _WRONG_RGB, _RIGHT_RGB = (216, 86, 60), (63, 127, 219)
@@ -172,7 +172,6 @@ def make_confusion_plot(clips: ScoredClips, order: np.ndarray) -> Plot:
         tools="pan,box_zoom,wheel_zoom,zoom_in,zoom_out,reset,save",
         x_range=span,
         y_range=span[::-1],
-        active_drag="box_zoom",
         name="confusion",
     )
     mapper = LinearColorMapper(palette=[f"rgba({r}, {g}, {b}, {a:.3f})" for r, g, b, a in palette], low=0, high=200)

@@ -54,7 +54,7 @@
     const title = other === "wrong" ? `${names[label]}: ${found.length} of ${sizes[label]} wrong` : describe(label, other);
     const list = make("ul", "clip-list");
     list.append(...found.slice(0, MAX_LISTED).map(makeItem));
-    place.replaceChildren(make("h3", "", title), make("p", "soft", folder ? `in ${folder}` : ""), list);
+    place.replaceChildren(make("h3", "", title), make("p", "soft", folder && found.length ? `in ${folder}` : ""), list);
     if (found.length > MAX_LISTED) place.append(make("p", "soft", `and ${found.length - MAX_LISTED} more`));
   }
   document.addEventListener("click", ({ target }) => {
