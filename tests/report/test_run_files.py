@@ -18,7 +18,8 @@ def folder(tmp_path):
 def test_all_of_a_run_is_read(folder):
     (folder / "stdout.log").write_text(
         "[01-01 00:00:00 W] bad video 1: d.mp4: moov atom not found\n[01-01 00:00:00 I] bad video? no\n"
-        "[01-01 00:00:01 W] unreachable video 2: e.mp4: timed out\n[01-01 00:00:02 W] bad video 1: d.mp4: moov atom not found\n"
+        "[01-01 00:00:01 W] unreachable video 2: e.mp4: timed out\n"
+        "[01-01 00:00:02 W] bad video 1: d.mp4: moov atom not found\n"
     )
     pd.DataFrame({"path": ["f.mp4"], "reason": ["empty"]}).to_parquet(folder / "failures.parquet")
     run = read_run(folder)

@@ -1,5 +1,6 @@
 """The page of a run in a real browser: what it says, what a click lists, what plays."""
 
+import json
 import re
 
 import numpy as np
@@ -11,6 +12,13 @@ from hiera_video.report.run_files import read_run
 from hiera_video.report.run_page import get_center_sec, make_bars, render_run_page
 
 EVIL = "<b onclick='alert(1)'>\"x\"</b>"
+# Column and row of a cell -> its place in the window.
+FIND_PLACE = """
+const canvas = document.querySelector('#plot-confusion .canvas').getBoundingClientRect();
+const plot = Bokeh.documents.map((doc) => doc.get_model_by_name('confusion')).find(Boolean);
+const { x_scale, y_scale } = Bokeh.index.find_one(plot).frame;
+return [canvas.x + x_scale.compute(arguments[0]), canvas.y + y_scale.compute(arguments[1])];
+"""
 NAMES = ("archery", "bowling & <i>golf</i>", EVIL)
 
 
@@ -48,9 +56,8 @@ def test_the_page_says_what_the_run_did(page, browser):
     rows = browser.read("#class-table tbody tr")
     assert rows[0].startswith("archery 4 50.0") and rows[0].endswith("bowling & <i>golf</i> (2)")
     assert rows[1].startswith(f"{EVIL} 4 75.0") and rows[2].startswith("bowling & <i>golf</i> 4 100.0")
-    assert browser.read("#failures-table tbody tr") == [
-        f"{page.parent.parent / 'videos #1' / 'clip 11.webm'}\nvideo 11 is <b>broken</b>\ntest".replace("\n", " ")
-    ]
+    missing = page.parent / "videos #1" / "clip 11.webm"
+    assert browser.read("#failures-table tbody tr") == [f"{missing} video 11 is <b>broken</b> test"]
     browser.check()
 
 
@@ -58,20 +65,7 @@ def test_a_click_in_the_matrix_lists_its_clips_and_plays_one(page, browser):
     browser.open(page)
     browser.run("document.getElementById('plot-confusion').scrollIntoView()")
     order = browser.run("return JSON.parse(document.getElementById('order-data').textContent)")
-    x, y = browser.run(
-        """const [x, y] = arguments, canvas = document.querySelector('#plot-confusion .canvas').getBoundingClientRect();
-        const plot = Bokeh.documents.map((doc) => doc.get_model_by_name('confusion')).find(Boolean);
-        const view = Bokeh.index.find_one(plot), box = view.frame.bbox;
-        return [canvas.x + box.left + box.x_view.compute(0) + view.frame.x_scale.compute(x) - view.frame.x_scale.compute(0),
-                canvas.y + box.top + box.y_view.compute(0) + view.frame.y_scale.compute(y) - view.frame.y_scale.compute(0)];"""
-        if False
-        else """const [x, y] = arguments, canvas = document.querySelector('#plot-confusion .canvas').getBoundingClientRect();
-        const plot = Bokeh.documents.map((doc) => doc.get_model_by_name('confusion')).find(Boolean);
-        const frame = Bokeh.index.find_one(plot).frame;
-        return [canvas.x + frame.x_scale.compute(x), canvas.y + frame.y_scale.compute(y)];""",
-        order.index(1),
-        order.index(0),
-    )
+    x, y = browser.run(FIND_PLACE, order.index(1), order.index(0))
     browser.click_at(x, y)
     browser.wait("return document.querySelectorAll('#cell-clips li').length === 2")
     assert browser.read("#cell-clips h3") == ["archery: 2 of 4 taken for bowling & <i>golf</i>"]
@@ -122,10 +116,9 @@ def test_the_matrix_of_400_classes_stays_small(tmp_path):
 
 def test_runs_of_other_tasks_show_their_numbers(tmp_path):
     write_metrics(tmp_path / "metrics.jsonl", num_epochs=2, mask_loss=0.5)
-    results = (
-        '{"box_ap": 31.5, "mask_ap": 28.25, "num_pictures": 10, "per_class": {"a <b>": {"box_ap": 3.0}}, "failed": []}'
-    )
-    (tmp_path / "test_results.json").write_text(results)
+    per_class = {"a <b>": {"box_ap": 3.0}}
+    results = {"box_ap": 31.5, "mask_ap": 28.25, "num_pictures": 10, "per_class": per_class, "failed": []}
+    (tmp_path / "test_results.json").write_text(json.dumps(results))
     page = render_run_page(read_run(tmp_path), page_dir=tmp_path)
     assert "31.50 %" in page and "28.25 %" in page and "a &lt;b&gt;" in page
     assert "mask (training)" in page and 'id="confusion"' not in page
