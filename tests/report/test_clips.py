@@ -6,7 +6,7 @@ import os
 import pytest
 
 from hiera_video.report import clips as module
-from hiera_video.report.clips import ShownClip, format_span, make_url
+from hiera_video.report.clips import ShownClip, format_span, load_cards, make_url
 from hiera_video.video import VideoReader
 
 
@@ -67,3 +67,10 @@ def test_the_picture_is_the_middle_of_the_clip(painted_video):
 )
 def test_times_are_written_as_clocks(span, text):
     assert format_span(*span) == text
+
+
+def test_a_clip_in_the_middle_gets_its_times_from_the_video(painted_video, tmp_path):
+    path = str(painted_video("middle.mp4", num_frames=100))  # 4 s
+    cards = load_cards([ShownClip(path, center_sec=1.0), ShownClip(path, center_sec=4.0), ShownClip(path)], tmp_path)
+    assert [card.source.partition("#")[2] for card in cards] == ["t=1.50,2.50", "", ""]
+    assert [card.chips for card in cards] == [["0:01.50-0:02.50"], [], []]

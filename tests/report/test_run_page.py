@@ -56,7 +56,7 @@ def test_the_page_says_what_the_run_did(page, browser):
     rows = browser.read("#class-table tbody tr")
     assert rows[0].startswith("archery 4 50.0") and rows[0].endswith("bowling & <i>golf</i> (2)")
     assert rows[1].startswith(f"{EVIL} 4 75.0") and rows[2].startswith("bowling & <i>golf</i> 4 100.0")
-    missing = page.parent / "videos #1" / "clip 11.webm"
+    missing = page.parent.parent / "videos #1" / "clip 11.webm"
     assert browser.read("#failures-table tbody tr") == [f"{missing} video 11 is <b>broken</b> test"]
     browser.check()
 
