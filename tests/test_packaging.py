@@ -39,7 +39,11 @@ def run_installed(installed, tmp_path, monkeypatch):
 
 
 def test_a_wheel_holds_the_package_its_configs_and_its_types(installed):
-    for folder, pattern in (("hiera_video", "**/*.py"), ("configs", "**/*.yaml")):
+    for folder, pattern in (
+        ("hiera_video", "**/*.py"),
+        ("hiera_video", "report/templates/*"),
+        ("configs", "**/*.yaml"),
+    ):
         target = installed / "hiera_video" / (folder if folder == "configs" else ".")
         expected = {path.relative_to(ROOT / folder) for path in (ROOT / folder).glob(pattern)}
         assert {path.relative_to(target) for path in target.glob(pattern)} == expected

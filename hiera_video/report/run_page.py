@@ -41,6 +41,7 @@ RESULTS = {
     "top1": "Top-1",
     "top5": "Top-5",
     "mean_class_accuracy": "Mean over classes",
+    "knn_top1": "Top-1 of nearest neighbors",
     "map": "mAP",
     "box_ap": "Box AP",
     "box_ap50": "Box AP50",
@@ -51,7 +52,14 @@ RESULTS = {
 _CONFIG = (
     *("TASK", "MODEL.MODEL_NAME", "MODEL.NUM_CLASSES", "DATA.FORMAT", "DATA.PATH_TO_DATA_DIR", "DATA.NUM_FRAMES"),
     *("DATA.SAMPLING_RATE", "DATA.TRAIN_CROP_SIZE", "DATA.TEST_CROP_SIZE", "TRAIN.BATCH_SIZE", "TRAIN.PRECISION"),
-    *("TRAIN.CHECKPOINT_FILE_PATH", "AUG.NUM_SAMPLE", "MIXUP.ENABLE", "SOLVER.MAX_EPOCH", "SOLVER.BASE_LR"),
+    *(
+        "TRAIN.CHECKPOINT_FILE_PATH",
+        "MAE.MASK_RATIO",
+        "AUG.NUM_SAMPLE",
+        "MIXUP.ENABLE",
+        "SOLVER.MAX_EPOCH",
+        "SOLVER.BASE_LR",
+    ),
     *("SOLVER.LAYER_DECAY", "SOLVER.WEIGHT_DECAY", "RNG_SEED", "TEST.NUM_ENSEMBLE_VIEWS", "TEST.NUM_SPATIAL_CROPS"),
 )
 # Of a test: key -> what a reader calls it.
@@ -93,7 +101,7 @@ def render_run_page(
         "config": _make_pairs(
             "config-short",
             "The most important keys of the config",
-            _pick(run.config, {key: key for key in _CONFIG}),
+            _pick(run.config, _name_keys(run)),
         ),
         "counts": _make_pairs("counts", "What was tested", _pick(run.results, _COUNTS)),
         "all_config": _make_pairs("config-all", "All keys of the config", run.config, "pairs"),
@@ -124,6 +132,13 @@ def render_run_page(
     )
 
 
+def _name_keys(run: RunFiles) -> dict[str, str]:
+    """Which keys the summary shows; those of jobs that did not run are left out."""
+    left_out = [] if run.results else ["TEST."]
+    left_out += [] if run.config.get("TASK") == "pretrain" else ["MAE."]
+    return {key: key for key in _CONFIG if not key.startswith(tuple(left_out))}
+
+
 def describe_run(run: RunFiles) -> str:
     """One line: the folder, the task, the model, the epochs."""
     parts = [run.folder, run.config.get("TASK", ""), run.config.get("MODEL.MODEL_NAME", "")]
@@ -139,10 +154,10 @@ def make_tiles(run: RunFiles) -> list[Tile]:
         if isinstance(run.results.get(key), int | float):
             tiles.append(Tile(title, f"{run.results[key]:.2f} %", describe_interval(run.results, key)))
     if not tiles and not run.validation.empty:
-        for key in [*RESULTS, "knn_top1"]:
+        for key, title in RESULTS.items():
             if key in run.validation:
                 best = run.validation[key].astype(float).max()
-                tiles.append(Tile(f"{RESULTS.get(key, key)}, validation", f"{best:.2f} %", "the best epoch"))
+                tiles.append(Tile(f"{title}, validation", f"{best:.2f} %", "the best epoch"))
     if run.clips is not None and len(run.clips):
         calibration = compute_calibration(run.clips)
         mean = float(np.nanmean(run.clips.confidences)) if not run.clips.is_failed.all() else math.nan
