@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from hiera_video.report.label_sets import ScoredLabelSets
 from hiera_video.report.scored_clips import ScoredClips
 
 RECONSTRUCTIONS = "reconstructions"  # folder of OUTPUT_DIR
@@ -33,6 +34,7 @@ class RunFiles:
         validation: likewise, of validation.
         results: ``test_results.json``.
         clips: ``test_predictions.parquet`` of a test of classes.
+        label_sets: likewise, where a video may have several classes.
         failures: (path, reason, where) of videos that could not be used.
         reconstructions: of a masked autoencoder, of each clip: its name, and (text, JPEG) of what was drawn.
     """
@@ -44,6 +46,7 @@ class RunFiles:
     validation: pd.DataFrame = field(default_factory=pd.DataFrame)
     results: Mapping[str, Any] = field(default_factory=dict)
     clips: ScoredClips | None = None
+    label_sets: ScoredLabelSets | None = None
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     reconstructions: list[tuple[str, list[tuple[str, bytes]]]] = field(default_factory=list)
 
@@ -77,6 +80,7 @@ def read_run(folder: str | Path, *, name: str = "") -> RunFiles:
         validation=validation,
         results=results,
         clips=_read_clips(place) if "top1" in results else None,
+        label_sets=_read_label_sets(place) if "f1_micro" in results else None,
         failures=[*_list_failed(results), *_read_bad_videos(place / "stdout.log"), *_read_extraction(place)],
         reconstructions=_read_reconstructions(place / RECONSTRUCTIONS),
     )
@@ -177,6 +181,19 @@ def _read_clips(folder: Path) -> ScoredClips | None:
         return ScoredClips.from_table(table, _read_class_names(folder / "test_confusion.csv"))
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is no table of predictions: {error}") from error
+
+
+def _read_label_sets(folder: Path) -> ScoredLabelSets | None:
+    path, classes = folder / "test_predictions.parquet", folder / "test_classes.csv"
+    if not path.is_file() or not classes.is_file():
+        return None
+    try:
+        # A class may be called "NA": only an empty number is none.
+        unknown = {name: [""] for name in ("ap", "ap_low", "ap_high", "threshold", "precision", "recall", "f1")}
+        names = pd.read_csv(classes, dtype={"class": str}, keep_default_na=False, na_values=unknown)
+        return ScoredLabelSets.from_tables(pd.read_parquet(path), names)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} and {classes} are no tables of predictions: {error}") from error
 
 
 def _read_class_names(path: Path) -> list[str]:

@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from hiera_video.report.clip_table import make_clip_data
 from hiera_video.report.clips import ClipCard, ShownClip, load_cards
+from hiera_video.report.label_sets import ScoredLabelSets
 from hiera_video.report.page import (
     Bar,
     Cell,
@@ -43,6 +44,8 @@ RESULTS = {
     "mean_class_accuracy": "Mean over classes",
     "knn_top1": "Top-1 of nearest neighbors",
     "map": "mAP",
+    "f1_micro": "F1 over all answers",
+    "f1_macro": "F1, mean over classes",
     "box_ap": "Box AP",
     "box_ap50": "Box AP50",
     "mask_ap": "Mask AP",
@@ -112,7 +115,11 @@ def render_run_page(
         "failures": make_failure_table([run]) if run.failures else None,
         "tables": _make_result_tables(run.results),
         "clips": None,
+        "label_sets": None,
     }
+    if run.label_sets is not None:
+        values["tables"].append(_make_label_set_table(run.label_sets))
+        values["label_sets"] = _describe_label_sets(run.label_sets, get_center_sec(run.config), page_dir, num_shown)
     plots, data = list(curves), {}
     if run.clips is not None and len(run.clips):
         values["clips"] = _describe_clips(run.clips, get_center_sec(run.config), page_dir, num_shown)
@@ -241,6 +248,33 @@ def _describe_clips(
     }
 
 
+def _describe_label_sets(
+    videos: ScoredLabelSets, center_sec: float, page_dir: str | os.PathLike[str], num_shown: int
+) -> dict[str, Any]:
+    galleries = {}
+    for name, chosen in (("wrong", videos.find_wrong(num_shown)), ("missed", videos.find_missed(num_shown))):
+        shown = [ShownClip(videos.paths[i], label=videos.name_labels(i), center_sec=center_sec) for i in chosen]
+        bars = [videos.make_bars(i) for i in chosen]
+        galleries[name] = list(zip(load_cards(shown, page_dir), bars, strict=True))
+    return galleries
+
+
+def _make_label_set_table(videos: ScoredLabelSets) -> Table:
+    """Each class of videos that may have several, the worst first."""
+    rows = []
+    numbers = ("ap", "precision", "recall", "f1")
+    for _, scores in videos.classes.sort_values("ap", na_position="last", kind="stable").iterrows():
+        count, interval = int(scores["num_videos"]), ""
+        if not math.isnan(scores["ap_low"]):
+            interval = f"{scores['ap_low']:.0f} to {scores['ap_high']:.0f}"
+        cells = [make_text(str(scores["class"])), make_number(count, "{:,}"), make_number(scores["ap"])]
+        cells += [Cell(interval, scores["ap_low"] if interval else ""), make_number(scores["threshold"], "{:.3f}")]
+        rows.append(Row([*cells, *(make_number(scores[name]) for name in numbers[1:])]))
+    columns = [Column("Class"), Column("Videos", True), Column("AP, %", True, "ascending"), Column("95 %", True)]
+    columns += [Column(title, True) for title in ("Threshold", "Precision, %", "Recall, %", "F1, %")]
+    return Table("class-table", "Numbers of each class", columns, rows)
+
+
 def _make_class_table(clips: ScoredClips) -> Table:
     rows = []
     numbered = enumerate(compute_class_scores(clips))
@@ -353,6 +387,8 @@ def _list_sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("calibration", "Calibration", values["clips"]),
         ("mistakes", "Worst mistakes", values["clips"]),
         ("uncertain", "Least certain", values["clips"]),
+        ("wrong", "Wrongly found", values["label_sets"]),
+        ("missed", "Missed", values["label_sets"]),
         ("failures", "Failures", values["failures"]),
         ("config", "Config", values["all_config"].rows),
     ]
