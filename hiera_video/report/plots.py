@@ -8,11 +8,12 @@ from typing import Any
 
 from bokeh.embed import json_item
 from bokeh.models import HoverTool, Model
-from bokeh.models.annotations import Title
+from bokeh.models.annotations import Legend, Title
 from bokeh.plotting import figure
 
 # Told apart by most people, on light and on dark.
 COLORS = ("#3f7fdb", "#e0803a", "#2a9d76", "#c2528b", "#8a6fd1", "#ab8f14", "#4da3b5", "#d0574f")
+_LEGEND_INK = "#75808f"  # readable on light and on dark
 _TOOLS = "pan,box_zoom,wheel_zoom,reset,save"
 
 
@@ -76,4 +77,12 @@ def make_figure(
 
 def make_plot(name: str, model: Model, *, label: str, height_px: int = 260) -> Plot:
     """A Bokeh figure or layout as a part of a page; see `Plot`."""
+    for legend in model.select({"type": Legend}):
+        legend.update(
+            background_fill_color=None,
+            border_line_color=None,
+            label_text_color=_LEGEND_INK,
+            label_text_font="system-ui, DejaVu Sans, sans-serif",
+            label_text_font_size="11px",
+        )
     return Plot(name, label, height_px, json_item(model))

@@ -70,7 +70,6 @@ def _make_curve(name: str, title: str, lines: Sequence[_Line], form: str) -> Plo
     if len(lines) > 1:
         shown.legend.click_policy = "hide"
         shown.legend.location = "top_left"
-        shown.legend.label_text_font_size = "11px"
         shown.add_layout(shown.legend[0], "below")
         shown.legend.orientation = "horizontal"
         shown.legend.ncols = 3
@@ -208,7 +207,6 @@ def make_reliability_plot(calibrations: Sequence[tuple[str, Calibration]]) -> Pl
     for axis in (shown.xaxis, shown.yaxis):
         axis.formatter = NumeralTickFormatter(format="0%")
     shown.legend.location = "top_left"
-    shown.legend.label_text_font_size = "11px"
     texts = [f"{name}: expected calibration error {100 * found.error:.1f} %" for name, found in calibrations]
     return make_plot("reliability", shown, label=f"Reliability diagram. {'; '.join(texts)}", height_px=340)
 

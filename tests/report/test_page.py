@@ -2,11 +2,14 @@
 
 import base64
 import hashlib
+import io
 import re
 
 import jinja2
+import numpy as np
 import pytest
 from markupsafe import escape
+from PIL import Image
 
 from hiera_video.report import page as module
 from hiera_video.report.clips import ShownClip, load_cards
@@ -162,6 +165,24 @@ def test_plots_are_drawn_in_the_colors_of_the_page(render, browser, tmp_path):
     browser.set_look(scheme="light")  # while the page is open
     browser.wait(f"{read} === '#1d2330'")
     assert browser.run("return document.querySelector('#plot-curve .canvas').firstChild.shadowRoot !== null")
+    browser.check()
+
+
+def test_printers_get_pictures_of_plots_in_the_colors_of_paper(render, browser, tmp_path):
+    write_page(tmp_path / "a.html", render(plots=[make_curve("loss")]))
+    browser.open(tmp_path / "a.html", scheme="dark")
+    browser.run("window.addEventListener('afterprint', () => { window.wasPrinted = true })")
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    (picture,) = browser.find(".plot img.on-paper")
+    assert picture.get_attribute("alt") == "loss" and not picture.is_displayed()  # on the screen
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.get_attribute("src").partition(",")[2]))))
+    is_ink = pixels[..., 3] > 128
+    assert is_ink.any() and pixels[is_ink].min() == 0  # letters are black, where they were nearly white
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    assert browser.find(".on-paper") == []
+    browser.save_print(tmp_path / "a.pdf")
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    browser.wait("return window.wasPrinted && document.querySelector('.on-paper') === null")
     browser.check()
 
 
