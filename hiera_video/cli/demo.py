@@ -125,6 +125,8 @@ def run_all(demo: Demo) -> None:
     start_from = ["TRAIN.CHECKPOINT_FILE_PATH", weights]
     demo.run_jobs("few labels, pre-trained", FEW_LABELS_CONFIG, "few_labels_mae", *start_from)
     demo.run_jobs("few labels, from scratch", FEW_LABELS_CONFIG, "few_labels_scratch")
+    both = [f"{demo.output_dir}/few_labels_{start}" for start in ("scratch", "mae")]
+    demo.run("comparison", "report", *both, "--html", f"{demo.output_dir}/few_labels.html")
     embed(demo)
 
 
@@ -231,7 +233,7 @@ def report(demo: Demo) -> None:
             "  pre-trained": f"{pretrained['top1']:.2f} %   (MAE on all training videos, without their labels)",
             "  from scratch": f"{scratch['top1']:.2f} %   (the same fine-tuning from random weights)",
             "embeddings": ", ".join(f"{name} {value:.1f} %" for name, value in demo.load_probes().items()),
-            "search page": f"{demo.output_dir}/search.html",
+            "pages": f"{demo.output_dir}/report.html (the run), few_labels.html (both starts), search.html",
             "time": ", ".join(f"{step} {value:.0f} s" for step, value in list(seconds.items())[:3]),
             "": ", ".join(f"{step} {value:.0f} s" for step, value in list(seconds.items())[3:6]),
             " ": ", ".join(f"{step} {value:.0f} s" for step, value in list(seconds.items())[6:]),

@@ -160,7 +160,10 @@ def make_confusion_plot(clips: ScoredClips, order: np.ndarray) -> Plot:
     levels = np.where(counts > 0, np.maximum(np.ceil(100 * shares), 1), 0).astype(np.uint8)
     levels += (100 * np.eye(num_classes, dtype=np.uint8)) * (levels > 0)
     palette = [(0, 0, 0, 0.0)]
-    palette += [(*rgb, 0.3 + 0.7 * (i / 100) ** 0.6) for rgb in (_WRONG_RGB, _RIGHT_RGB) for i in range(1, 101)]
+    least = 0.3 if num_classes <= _MAX_NAMED else 0.6  # a cell of a pixel has to be seen
+    palette += [
+        (*rgb, least + (1 - least) * (i / 100) ** 0.6) for rgb in (_WRONG_RGB, _RIGHT_RGB) for i in range(1, 101)
+    ]
     span = (-0.5, num_classes - 0.5)
     shown = make_figure(
         "",

@@ -43,8 +43,10 @@ def test_commands_are_printed_and_the_last_line_is_json(commands, capsys):
     assert tool.main(["RNG_SEED", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     printed = [shlex.split(line.removeprefix("$ hiera-video ")) for line in lines if line.startswith("$ ")]
-    assert printed == commands and len(commands) == 9
-    assert {words[0] for words in commands} == {"make-motion-dataset", "run", "probe", "search"} < set(COMMANDS)
+    assert printed == commands and len(commands) == 10
+    assert (
+        {words[0] for words in commands} == {"make-motion-dataset", "run", "report", "probe", "search"} < set(COMMANDS)
+    )
     assert all(words[-2:] == ["RNG_SEED", "3"] for words in commands if words[0] == "run")
     assert "output/demo/mae/checkpoints/checkpoint_epoch_00001.pyth" in commands[4]
     assert commands[-1][2:4] == ["--path", "data/motion/videos/7.mp4"]
