@@ -159,11 +159,9 @@ def make_confusion_plot(clips: ScoredClips, order: np.ndarray) -> Plot:
     # 0: nothing; 1 to 100: wrong, 101 to 200: right, by share. One video of a large class stays visible.
     levels = np.where(counts > 0, np.maximum(np.ceil(100 * shares), 1), 0).astype(np.uint8)
     levels += (100 * np.eye(num_classes, dtype=np.uint8)) * (levels > 0)
-    palette = [(0, 0, 0, 0.0)]
     least = 0.3 if num_classes <= _MAX_NAMED else 0.6  # a cell of a pixel has to be seen
-    palette += [
-        (*rgb, least + (1 - least) * (i / 100) ** 0.6) for rgb in (_WRONG_RGB, _RIGHT_RGB) for i in range(1, 101)
-    ]
+    strengths = [least + (1 - least) * (i / 100) ** 0.6 for i in range(1, 101)]
+    palette = [(0, 0, 0, 0.0), *((*rgb, strength) for rgb in (_WRONG_RGB, _RIGHT_RGB) for strength in strengths)]
     span = (-0.5, num_classes - 0.5)
     shown = make_figure(
         "",
