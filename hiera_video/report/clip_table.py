@@ -7,6 +7,8 @@ from typing import Any
 
 from hiera_video.report.clips import find_scheme, make_url
 from hiera_video.report.scored_clips import ScoredClips
+from hiera_video.video import is_series
+from hiera_video.video.shards import split_member
 
 
 def make_clip_data(clips: ScoredClips, page_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -18,7 +20,8 @@ def make_clip_data(clips: ScoredClips, page_dir: str | os.PathLike[str]) -> dict
 
     Returns:
         ``names`` of the classes; of each clip its ``labels``, ``predictions`` (-1: failed), ``confidences`` in percent,
-        and ``paths``: relative to ``folder`` where they are local; ``url`` is the address of that folder.
+        and ``paths``: relative to ``folder`` where they are local. ``url`` is the address of that folder, ``closed`` are
+        the positions of clips that no browser opens: members of tar files, and pictures.
     """
     is_local = [not find_scheme(path) for path in clips.paths]
     local = [os.path.abspath(path) for path, here in zip(clips.paths, is_local, strict=True) if here]
@@ -32,5 +35,6 @@ def make_clip_data(clips: ScoredClips, page_dir: str | os.PathLike[str]) -> dict
         "confidences": [None if value != value else round(100 * value, 1) for value in clips.confidences.tolist()],
         "paths": paths,
         "folder": folder,
+        "closed": [i for i, path in enumerate(clips.paths) if split_member(path) is not None or is_series(path)],
         "url": (make_url(folder, page_dir) or "").rstrip("/") + "/" if folder else "",
     }

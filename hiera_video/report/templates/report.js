@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
-  const { names, labels, predictions, confidences, paths, folder, url } = read("clips-data"), order = read("order-data");
+  const { names, labels, predictions, confidences, paths, folder, url, closed } = read("clips-data"), order = read("order-data");
   const place = document.getElementById("cell-clips"), readout = document.getElementById("cell-name");
   const MAX_LISTED = 200, PLAYED = /\.(mp4|m4v|mov|webm|ogv)$/i;
   const counts = new Map();
@@ -16,7 +16,10 @@
     if (text) element.textContent = text;
     return element;
   }
-  function getUrl(path) {
+  const isClosed = new Set(closed);
+  function getUrl(clip) {
+    const path = paths[clip];
+    if (isClosed.has(clip)) return "";
     if (/^https?:/i.test(path)) return path;
     return /^[a-z][a-z0-9+.-]+:\/\//i.test(path) ? "" : url + path.split("/").map(encodeURIComponent).join("/");
   }
@@ -33,7 +36,7 @@
     video.play().catch(() => {});
   }
   function makeItem(clip) {
-    const item = make("li"), address = getUrl(paths[clip]), other = predictions[clip];
+    const item = make("li"), address = getUrl(clip), other = predictions[clip];
     if (address && PLAYED.test(paths[clip])) {
       const button = make("button", "link", paths[clip]);
       button.type = "button";
