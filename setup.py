@@ -25,7 +25,7 @@ setup(
         "torchvision>=0.21",
         "pytorchvideo>=0.1.5",
         # Pages: templates, and plots whose script becomes part of the page.
-        "bokeh>=3.6",
+        "bokeh>=3.9,<4",
         "jinja2>=3.1",
         "markupsafe>=2.1",
         "av>=17.1,<19",

@@ -20,7 +20,7 @@ def make_clip_data(clips: ScoredClips, page_dir: str | os.PathLike[str]) -> dict
 
     Returns:
         ``names`` of the classes; of each clip its ``labels``, ``predictions`` (-1: failed), ``confidences`` in percent,
-        and ``paths``: relative to ``folder`` where they are local. ``url`` is the address of that folder, ``closed`` are
+        and ``paths``: relative to ``folder`` where they are local. ``url`` is that folder's address; ``closed`` are
         the positions of clips that no browser opens: members of tar files, and pictures.
     """
     is_local = [not find_scheme(path) for path in clips.paths]

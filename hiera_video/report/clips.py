@@ -7,6 +7,7 @@ import io
 import math
 import os
 import re
+import tempfile
 import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +18,12 @@ from PIL import Image
 from hiera_video.report.page import make_data_uri
 from hiera_video.video import VideoDecodeError, VideoReader, is_series
 from hiera_video.video.shards import split_member
+from hiera_video.video.writer import VideoWriter
 
 _THUMBNAIL_PX = (384, 288)
 _SHORT_SIDE_PX = 216  # of frames as they are decoded
 _JPEG_QUALITY = 82
+_COPY_SEC, _COPY_FPS, _COPY_SHORT_SIDE_PX = 2.5, 10, 144
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _PLAYED_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".ogv")
 _PLAYED_CODECS = ("h264", "hevc", "vp8", "vp9", "av1")  # hevc: by some
@@ -85,11 +88,20 @@ class _Preview:
     first_sec: float = 0.0
     problem: str = ""
     span_sec: tuple[float, float] | None = None
+    copy: bytes = b""
 
 
-def load_cards(clips: Sequence[ShownClip], page_dir: str | os.PathLike[str]) -> list[ClipCard]:
-    """What a page in ``page_dir`` shows of each clip. Each video is opened once; what cannot be read is said."""
-    pairs = zip(clips, _load_previews(clips), strict=True)
+def load_cards(
+    clips: Sequence[ShownClip], page_dir: str | os.PathLike[str], *, with_copies: bool = False
+) -> list[ClipCard]:
+    """What a page shows of each clip. Each video is opened once; what cannot be read is said.
+
+    Args:
+        clips: the clips.
+        page_dir: folder that the page will lie in.
+        with_copies: whether what browsers do not play is shown by a small copy of its first seconds inside the page.
+    """
+    pairs = zip(clips, _load_previews(clips, with_copies), strict=True)
     return [_make_card(_place(clip, preview.span_sec), preview, page_dir) for clip, preview in pairs]
 
 
@@ -144,28 +156,31 @@ def _make_fragment(clip: ShownClip, first_sec: float) -> str:
     return f"#t={start_sec:.2f}" + ("" if math.isnan(clip.end_sec) else f",{first_sec + clip.end_sec:.2f}")
 
 
-def _load_previews(clips: Sequence[ShownClip]) -> list[_Preview]:
+def _load_previews(clips: Sequence[ShownClip], with_copies: bool) -> list[_Preview]:
     """One for each clip; each video is opened once."""
     places: dict[str, list[int]] = {}
     for place, clip in enumerate(clips):
         places.setdefault(clip.path, []).append(place)
     previews = [_Preview()] * len(clips)
     for path, group in places.items():
-        for place, preview in zip(group, _load_video_previews(path, [clips[i] for i in group]), strict=True):
+        loaded = _load_video_previews(path, [clips[i] for i in group], with_copies)
+        for place, preview in zip(group, loaded, strict=True):
             previews[place] = preview
     return previews
 
 
-def _load_video_previews(path: str, clips: Sequence[ShownClip]) -> list[_Preview]:
+def _load_video_previews(path: str, clips: Sequence[ShownClip], with_copies: bool) -> list[_Preview]:
     try:
         with VideoReader(path, max_short_side_px=_SHORT_SIDE_PX) as reader:
             spans = [_find_center(reader, clip) for clip in clips]
-            places = [_find_middle(reader, _place(clip, span)) for clip, span in zip(clips, spans, strict=True)]
+            clips = [_place(clip, span) for clip, span in zip(clips, spans, strict=True)]
+            places = [_find_middle(reader, clip) for clip in clips]
+            copies = [_make_copy(reader, clip) if with_copies else b"" for clip in clips]
             frames = reader.get_frames(places)  # (n, H, W, C)
             first_sec = float(reader.index.pts[0] * reader.index.time_base) if reader.index.pts is not None else 0.0
             return [
-                _Preview(_encode_jpeg(frame), reader.codec, max(first_sec, 0.0), span_sec=span)
-                for frame, span in zip(frames.numpy(), spans, strict=True)
+                _Preview(_encode_jpeg(frame), reader.codec, max(first_sec, 0.0), span_sec=span, copy=copy)
+                for frame, span, copy in zip(frames.numpy(), spans, copies, strict=True)
             ]
     except FileNotFoundError:
         return [_Preview(problem="This video no longer exists.")] * len(clips)
@@ -191,6 +206,31 @@ def _find_middle(reader: VideoReader, clip: ShownClip) -> int:
     start_sec = 0.0 if math.isnan(clip.start_sec) else clip.start_sec
     end_sec = reader.duration_sec if math.isnan(clip.end_sec) else clip.end_sec
     return min(max(bisect.bisect_right(reader.times_sec, (start_sec + end_sec) / 2) - 1, 0), last)
+
+
+def _make_copy(reader: VideoReader, clip: ShownClip) -> bytes:
+    """The first seconds of a clip as a small H.264 file; nothing where browsers play the video, or it does not move."""
+    if not _explain_unplayable(clip, reader.codec):
+        return b""
+    if reader.fps:
+        start_sec = 0.0 if math.isnan(clip.start_sec) else clip.start_sec
+        end_sec = min(reader.duration_sec if math.isnan(clip.end_sec) else clip.end_sec, start_sec + _COPY_SEC)
+        times_sec = np.arange(start_sec, end_sec, 1 / _COPY_FPS)
+        found = [max(bisect.bisect_right(reader.times_sec, time_sec) - 1, 0) for time_sec in times_sec.tolist()]
+    else:  # pictures without times
+        found = list(range(min(len(reader), round(_COPY_SEC * _COPY_FPS))))
+    if len(set(found)) < 2:
+        return b""
+    frames = reader.get_frames(found).numpy()  # (n, H, W, C)
+    scale = min(_COPY_SHORT_SIDE_PX / min(frames.shape[1:3]), 1.0)
+    width, height = (max(round(scale * side / 2), 1) * 2 for side in (frames.shape[2], frames.shape[1]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "copy.mp4")
+        with VideoWriter(path, width_px=width, height_px=height, fps=_COPY_FPS) as writer:
+            for number, frame in enumerate(frames):
+                writer.write(np.asarray(Image.fromarray(frame).resize((width, height))), number / _COPY_FPS)
+        with open(path, "rb") as file:
+            return file.read()
 
 
 def _encode_jpeg(frame: np.ndarray) -> bytes:
@@ -224,14 +264,18 @@ def _make_card(clip: ShownClip, preview: _Preview, page_dir: str | os.PathLike[s
     if preview.problem:
         return ClipCard(name, clip.path, chips, problem=preview.problem)
     note, url = _explain_unplayable(clip, preview.codec), make_url(clip.path, page_dir) or ""
+    link = url if note and preview.codec != "pictures" and split_member(clip.path) is None else ""
+    source = "" if note or not url else url.partition("#")[0] + _make_fragment(clip, preview.first_sec)
+    if preview.copy:
+        source, note = make_data_uri(preview.copy, "video/mp4"), f"{note} This is a small copy of its beginning."
     return ClipCard(
         name=name,
         path=clip.path,
         chips=chips,
         picture=make_data_uri(preview.jpeg),
-        source="" if note or not url else url.partition("#")[0] + _make_fragment(clip, preview.first_sec),
+        source=source,
         note=note,
-        link=url if note and preview.codec != "pictures" and split_member(clip.path) is None else "",
+        link=link,
     )
 
 

@@ -134,7 +134,7 @@ def _compare(
             for i in chosen
         ]
         bars = [(make_bars(base_clips, pairs.first[i]), make_bars(clips, pairs.second[i])) for i in chosen]
-        cards = [(card, *both) for card, both in zip(load_cards(shown, page_dir), bars, strict=True)]
+        cards = [(card, *both) for card, both in zip(load_cards(shown, page_dir, with_copies=True), bars, strict=True)]
         groups.append((f"{title}: {int(changed.sum()):,} videos", cards))
     tiles = _make_tiles(found, base_run.name, run.name)
     classes = _make_class_table(base_clips, clips, pairs, number, (base_run.name, run.name))

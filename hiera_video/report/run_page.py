@@ -204,7 +204,7 @@ def make_cards(
 ) -> list[tuple[ClipCard, list[Bar]]]:
     """Players of some clips, each with the bars of its five likeliest classes."""
     shown = [ShownClip(clips.paths[i], label=clips.class_names[clips.labels[i]], center_sec=center_sec) for i in chosen]
-    return list(zip(load_cards(shown, page_dir), [make_bars(clips, i) for i in chosen], strict=True))
+    return list(zip(load_cards(shown, page_dir, with_copies=True), [make_bars(clips, i) for i in chosen], strict=True))
 
 
 def make_bars(clips: ScoredClips, clip: int) -> list[Bar]:
@@ -255,7 +255,7 @@ def _describe_label_sets(
     for name, chosen in (("wrong", videos.find_wrong(num_shown)), ("missed", videos.find_missed(num_shown))):
         shown = [ShownClip(videos.paths[i], label=videos.name_labels(i), center_sec=center_sec) for i in chosen]
         bars = [videos.make_bars(i) for i in chosen]
-        galleries[name] = list(zip(load_cards(shown, page_dir), bars, strict=True))
+        galleries[name] = list(zip(load_cards(shown, page_dir, with_copies=True), bars, strict=True))
     return galleries
 
 

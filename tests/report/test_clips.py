@@ -1,9 +1,12 @@
 """Addresses, times and thumbnails of clips; what pages make of them is tested with the search page."""
 
+import base64
 import math
 import os
 
 import pytest
+from PIL import Image
+from video_factory import read_number
 
 from hiera_video.report import clips as module
 from hiera_video.report.clips import ShownClip, format_span, load_cards, make_url
@@ -74,3 +77,29 @@ def test_a_clip_in_the_middle_gets_its_times_from_the_video(painted_video, tmp_p
     cards = load_cards([ShownClip(path, center_sec=1.0), ShownClip(path, center_sec=4.0), ShownClip(path)], tmp_path)
     assert [card.source.partition("#")[2] for card in cards] == ["t=1.50,2.50", "", ""]
     assert [card.chips for card in cards] == [["0:01.50-0:02.50"], [], []]
+
+
+def test_what_browsers_do_not_play_is_copied_on_request(painted_video, tmp_path):
+    avi = str(painted_video("copied.avi", codec="mpeg4", num_frames=100, fps=25))
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in range(4):
+        Image.new("RGB", (63, 33), (60 * number, 0, 0)).save(frames / f"{number:03d}.png")
+    still = tmp_path / "still"
+    still.mkdir()
+    Image.new("RGB", (64, 64)).save(still / "000.png")
+    whole = str(painted_video("middle.mp4", num_frames=100))
+    clips = [ShownClip(avi, 1.0, 3.0), ShownClip(str(frames)), ShownClip(str(still)), ShownClip(whole)]
+    assert [card.source for card in load_cards(clips, tmp_path)][:3] == ["", "", ""]
+    cards = load_cards(clips, tmp_path, with_copies=True)
+    assert [card.source.partition(",")[0] for card in cards[:3]] == ["data:video/mp4;base64"] * 2 + [""]
+    assert cards[0].note == "Browsers do not play .avi. This is a small copy of its beginning." and cards[0].link
+    assert cards[2].note == "Pictures, so there is nothing to play." and cards[3].source.endswith("middle.mp4")
+    copies = []
+    for card in cards[:2]:
+        (tmp_path / "copy.mp4").write_bytes(base64.b64decode(card.source.partition(",")[2]))
+        with VideoReader(tmp_path / "copy.mp4") as reader:
+            copies.append(reader.get_frames(range(len(reader))).numpy())
+    # [1 s, 3 s) of 25 frames a second, at 10 a second
+    assert [read_number(frame) for frame in copies[0]] == [int(25 * (1 + i / 10) + 1e-6) for i in range(20)]
+    assert copies[1].shape == (4, 32, 64, 3)

@@ -156,6 +156,17 @@ def test_a_player_plays_its_time_and_stops(render, browser, tmp_path, painted_vi
     browser.check()
 
 
+def test_a_copy_inside_the_page_plays(render, browser, tmp_path, painted_video):
+    video = painted_video("copied.avi", codec="mpeg4", num_frames=100, fps=25)
+    write_page(tmp_path / "a.html", render(cards=load_cards([ShownClip(str(video))], tmp_path, with_copies=True)))
+    browser.open(tmp_path / "a.html")
+    if not browser.run("return document.createElement('video').canPlayType('video/mp4; codecs=\"avc1.42E01E\"')"):
+        pytest.skip("this browser was built without H.264")
+    browser.run("document.querySelector('video').play()")
+    browser.wait("return document.querySelector('video').currentTime > 0.2")
+    browser.check()
+
+
 def test_plots_are_drawn_in_the_colors_of_the_page(render, browser, tmp_path):
     write_page(tmp_path / "a.html", render(plots=[make_curve("loss")]))
     read = "return [...Bokeh.documents[0].all_models].find((model) => model.type === 'Title').text_color"
