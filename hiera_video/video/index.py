@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from statistics import median
+from typing import cast
 
 import av
 
@@ -229,7 +230,7 @@ def can_leave_out_frames(codec: str, extradata: bytes) -> bool:
 def iterate_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
     """The stream's packets from the container's position on, without empty ones, which would end decoding."""
     # PyAV loses some memory with each of its own generators that is left before its end and not closed.
-    with contextlib.closing(container.demux(stream)) as packets:
+    with contextlib.closing(cast("Generator[av.Packet]", container.demux(stream))) as packets:
         for packet in packets:
             if packet.size > 0:
                 yield packet
