@@ -31,6 +31,7 @@ from hiera_video.video.shards import Member, name_member
 
 _PARTIAL = ".partial"
 _REQUEST_BYTES = 8 << 20
+_POLL_SEC = 0.02
 _KEPT_SHARE = 0.95  # of the allowed size, after removing: so that this, which goes through the folder, is rare
 _ASK_AGAIN_SEC = 3600.0  # whether a file has changed there
 _VERSIONS_REMEMBERED = 50_000
@@ -159,8 +160,7 @@ class FileCache:
         while True:
             file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX)  # waits for another process that fetches it
-                kept = _open_kept(path)
+                kept = _lock_or_open(file, path)
                 if kept is not None or _is_same(file, partial):
                     break
             except BaseException:
@@ -334,6 +334,24 @@ def _open_kept(path: Path, *, own: int | None = None) -> CachedFile | None:
         raise
     os.close(file)
     return None
+
+
+def _lock_or_open(file: int, path: Path) -> CachedFile | None:
+    """Waits until another process has fetched a file, and opens it; None once this one has ``file`` for itself.
+
+    It may not simply wait for the lock, which whoever fetched the file shares until it is read: two processes that each
+    read what the other one wants would wait for ever.
+    """
+    while True:
+        is_ours = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_ours = False
+        kept = _open_kept(path)
+        if kept is not None or is_ours:
+            return kept
+        time.sleep(_POLL_SEC)
 
 
 def _is_same(file: int, path: Path) -> bool:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 
 import fsspec
@@ -207,6 +208,30 @@ def test_a_server_that_is_away(files, cache, caplog):
     assert sorted(list_kept_names(cache))[1:] == ["lock"]
 
 
+def test_who_waits_for_a_file_gets_it_while_another_still_reads_it(files, cache, monkeypatch):
+    url, cat_file = files("a", b"xyz"), Counting.cat_file
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def answer_late(self, *args, **options):
+        is_asked.set()
+        may_answer.wait(20)
+        return cat_file(self, *args, **options)
+
+    monkeypatch.setattr(Counting, "cat_file", answer_late)
+    monkeypatch.setattr(time, "sleep", lambda _: may_answer.set())  # the second one waits
+    held, threads = [], []
+    for _ in range(2):
+        threads.append(threading.Thread(target=lambda: held.append(cache.fetch_file(url)), daemon=True))
+        threads[-1].start()
+        assert is_asked.wait(20)
+    for thread in threads:
+        thread.join(30)
+    assert len(held) == 2 and len(Counting.reads) == 1
+    assert [read(kept) for kept in held] == [b"xyz"] * 2
+    for kept in held:
+        kept.close()
+
+
 def fetch_many(cache, names, seed, seconds, failures):
     """Fetches and reads random files until the time is over."""
     draw = random.Random(seed)
@@ -378,7 +403,7 @@ def test_a_partial_file_that_another_process_made_anew_is_left_to_it(files, cach
 
     def replace_meanwhile(file, operation):
         partials = list(cache_folder.rglob("*.partial"))
-        if operation == fcntl.LOCK_EX and partials and not replaced:
+        if operation == fcntl.LOCK_EX | fcntl.LOCK_NB and partials and not replaced:
             replaced.extend(partials)
             partials[0].rename(partials[0].with_name("old"))
             partials[0].write_bytes(b"")
