@@ -45,6 +45,7 @@ _TRAINING_SHARE = 0.1  # FAISS makes copies of the rows
 _BLOCK_SHARE = 0.1  # with its copies
 _BLOCK_COPIES = 4
 _MAX_BLOCK_ROWS = 65_536
+_LOADED_SHARE = 0.5  # a saved index up to this share is read into the memory
 _MIN_MEMORY = 128 * 2**20  # beside what the process takes anyway
 _CANDIDATES, _MIN_CANDIDATES = 10, 100  # for each row that is wanted, that are compared exactly
 _MAX_GROWTH = 0.5  # of the rows that the centers were computed from: with more new ones the index is made anew
@@ -191,7 +192,8 @@ def open_index(
     saved = _load_side_car(place)
     now = {shard["name"]: shard for shard in rows.describe_shards()}
     if saved is not None:
-        reason, new = _compare(saved, now)
+        file_bytes = (place / saved["index_file"]).stat().st_size
+        reason, new = _compare(saved, now, fits=file_bytes <= memory_bytes * _LOADED_SHARE)
         if not reason:
             rows = ShardRows(folder, [shard["name"] for shard in saved["shards"]] + new)
             index = _read_index(faiss, place / saved["index_file"], memory_bytes)
@@ -212,8 +214,14 @@ def open_index(
     return _finish(faiss, rows, index, asdict(plan), place, report_progress, len(rows))
 
 
-def _compare(saved: dict[str, Any], now: dict[str, dict[str, Any]]) -> tuple[str, list[str]]:
-    """Why a saved index cannot be used, empty if it can; and the names of the shards that it lacks."""
+def _compare(saved: dict[str, Any], now: dict[str, dict[str, Any]], *, fits: bool) -> tuple[str, list[str]]:
+    """Why a saved index cannot be used, empty if it can; and the names of the shards that it lacks.
+
+    Args:
+        saved: the side-car.
+        now: the shards that are there, by name.
+        fits: whether the index can be loaded: to one that stays on disk nothing can be added.
+    """
     if saved.get("format") != _FORMAT:
         return "it is of another version", []
     changed = [shard["name"] for shard in saved["shards"] if now.get(shard["name"]) != shard]
@@ -225,6 +233,8 @@ def _compare(saved: dict[str, Any], now: dict[str, dict[str, Any]]) -> tuple[str
         return f"there are {num_rows:,} rows now, and it was made for {saved['trained_on']:,}", []
     if new and saved["plan"]["part_rows"] < saved["trained_on"]:
         return f"there are {len(new)} new shards, and its lists are on disk", []
+    if new and not fits:
+        return f"there are {len(new)} new shards, and it was made with more memory than there is now", []
     return "", new
 
 
@@ -323,7 +333,7 @@ def _finish(
 def _read_index(faiss: Any, path: Path, memory_bytes: int) -> Any:
     """Into the memory where that is allowed to hold it; otherwise what a query asks for is read when it does."""
     flags = faiss.IO_FLAG_ONDISK_SAME_DIR
-    if path.stat().st_size > memory_bytes / 2:
+    if path.stat().st_size > memory_bytes * _LOADED_SHARE:
         flags |= faiss.IO_FLAG_MMAP
     return faiss.read_index(str(path), flags)
 

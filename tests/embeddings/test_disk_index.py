@@ -145,6 +145,16 @@ def test_new_shards_are_added(folder, caplog):
     assert index.rows.read_table(hits.rows[0].numpy())["path"].to_pylist() == ["new-0.mp4"]
 
 
+def test_new_shards_for_an_index_that_does_not_fit_any_more(folder, monkeypatch, caplog):
+    first = open_index(folder, memory_bytes=GIB)
+    memory_bytes = (folder / disk_index.FOLDER / first.content["index_file"]).stat().st_size
+    monkeypatch.setattr(disk_index, "_MIN_MEMORY", 1)
+    draw_folder(folder, draw_clusters(300), num_shards=1, prefix="new")
+    index = open_index(folder, memory_bytes=memory_bytes)
+    assert len(index.rows) == 3300 and index.content["plan"]["coding"] != first.content["plan"]["coding"]
+    assert "made with more memory" in caplog.text
+
+
 def test_changed_shards_and_many_new_ones_make_it_anew(folder, caplog):
     open_index(folder, memory_bytes=GIB)
     draw_folder(folder, draw_clusters(5000)[3000:], num_shards=1, prefix="new")
