@@ -52,12 +52,13 @@ class RangeFile(io.RawIOBase):
 
     def __init__(self, url: str, *, start: int, size_bytes: int, block_bytes: int | None = None) -> None:
         """The bytes [start, start + size_bytes) of a file, in blocks of `BLOCK_BYTES` or of ``block_bytes``."""
-        self._size_bytes, self._position, self._block_bytes = size_bytes, 0, block_bytes or BLOCK_BYTES
+        step = block_bytes or BLOCK_BYTES
+        self._size_bytes, self._position, self._block_bytes = size_bytes, 0, step
 
         @functools.lru_cache(maxsize=_CACHED_BLOCKS)
         def get_block(number: int) -> bytes:
-            first = number * self._block_bytes
-            return read_range(url, start + first, start + min(first + self._block_bytes, size_bytes))
+            first = number * step  # with ``self`` in it, the blocks would stay until a collection of garbage
+            return read_range(url, start + first, start + min(first + step, size_bytes))
 
         self._get_block = get_block
 

@@ -61,10 +61,7 @@ class ShardIndex:
                 f"{source} is not of this tar file of {size_bytes} bytes: it was made of one of {self.size_bytes}"
             )
         self._table = table.combine_chunks()  # copies nothing where there is one chunk, which is how we write it
-        columns = [
-            column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in self._table.columns
-        ]
-        self._names, self._starts, self._sizes, self._headers = columns
+        self._names, self._starts, self._sizes, self._headers = map(_join, self._table.columns)
 
     @classmethod
     def from_members(cls, members: Sequence[tuple[str, int, int, int]], *, size_bytes: int, source: str) -> ShardIndex:

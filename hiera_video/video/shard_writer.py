@@ -12,7 +12,7 @@ from hiera_video.video.remote import UnreachableError
 from hiera_video.video.shard_index import HEADER_BYTES, ShardIndex
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
-END_BYTES = tarfile.RECORDSIZE  # at most so many follow the last member
+END_BYTES = tarfile.RECORDSIZE + BLOCK_BYTES  # at most so many follow the last member: two blocks, then whole records
 _COPIED_AT_ONCE_BYTES = 4 << 20
 _UNSAFE = re.compile(r"[^\w /+=@,()\-]")
 

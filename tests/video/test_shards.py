@@ -1,8 +1,10 @@
 """Members of tar files as paths: found, read as single files are, and told apart from other names."""
 
+import gc
 import io
 import os
 import tarfile
+import weakref
 
 import pyarrow as pa
 import pytest
@@ -14,7 +16,7 @@ from video_factory import cut_file, paint_number, read_number
 from hiera_video.video import VideoDecodeError, VideoReader, remote, shards
 from hiera_video.video.image_backend import is_image_path
 from hiera_video.video.shard_index import INDEX_SUFFIX, ShardError, load_index
-from hiera_video.video.shard_writer import ReadError, ShardWriter, make_key
+from hiera_video.video.shard_writer import END_BYTES, ReadError, ShardWriter, make_key
 from hiera_video.video.shards import find_member, index_shard, list_members, split_member
 from hiera_video.video.source import RemoteSource, find_local_source, find_source
 
@@ -264,6 +266,18 @@ def test_a_remote_shard_that_changed(shard, videos, serve, monkeypatch, caplog):
     assert caplog.text.count("is not of this tar file") == 1
 
 
+def test_blocks_go_with_the_file_that_fetched_them(shard):
+    gc.disable()  # no collection of garbage is needed
+    try:
+        file = remote.RangeFile(str(shard), start=0, size_bytes=1024)
+        assert file.read() == shard.read_bytes()[:1024]
+        gone = weakref.ref(file)
+        del file
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_a_server_without_ranges_says_so(shard, serve):
     pytest.importorskip("aiohttp")
     server = serve(shard.parent, has_ranges=False)
@@ -288,6 +302,18 @@ def test_a_writer_leaves_out_what_ends_early(tmp_path):
     index_shard(str(path))
     scanned = load_index(tmp_path / "w.tar.index", size_bytes=path.stat().st_size)
     assert [written.find(name) for name in written.names] == [scanned.find(name) for name in scanned.names]
+
+
+def test_no_more_than_it_counts_on_follows_the_last_member():
+    added = []
+    for num_blocks in range(tarfile.RECORDSIZE // tarfile.BLOCKSIZE):
+        file = io.BytesIO()
+        writer = ShardWriter(file)
+        writer.add_bytes("a", bytes(num_blocks * tarfile.BLOCKSIZE))
+        last = file.tell()
+        writer.finish("s.tar")
+        added.append(file.tell() - last)
+    assert max(added) == END_BYTES
 
 
 @pytest.mark.parametrize(
