@@ -170,9 +170,10 @@ def find_similar_on_disk(args: argparse.Namespace, class_names: Sequence[str]) -
     """The same by the index that is kept in the folder; makes it where it is missing or of other shards."""
     from tqdm import tqdm
 
-    from hiera_video.embeddings.disk_index import open_index
+    from hiera_video.embeddings.disk_index import FOLDER, open_index
     from hiera_video.embeddings.shard_query import query_shard_row, query_shard_video, search_shards
     from hiera_video.embeddings.shard_rows import ShardRows
+    from hiera_video.engine.output_lock import lock_output
     from hiera_video.report.search_results import present_hits
     from hiera_video.utils.machine import read_process_memory
 
@@ -187,7 +188,8 @@ def find_similar_on_disk(args: argparse.Namespace, class_names: Sequence[str]) -
             bar.set_description(f"index: {stage}")
             bar.update(num_rows)
 
-        index = open_index(args.folder, memory_bytes=memory_bytes, report_progress=show)
+        lock = lock_output(Path(args.folder) / FOLDER)
+        index = open_index(args.folder, memory_bytes=memory_bytes, report_progress=show, lock=lock)
     if example is not None:
         query = example
     elif args.row is not None:

@@ -11,6 +11,7 @@ best candidates are compared again with the rows of the shards themselves.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable
@@ -173,6 +174,7 @@ def open_index(
     *,
     memory_bytes: int,
     report_progress: Callable[[str, int], object] = lambda stage, rows: None,
+    lock: contextlib.AbstractContextManager | None = None,
 ) -> DiskIndex:
     """The index of a folder: the saved one if it is of the same shards, with new shards added; otherwise a new one.
 
@@ -180,6 +182,7 @@ def open_index(
         folder: of an extraction.
         memory_bytes: that reading and asking it may take, beside what the process takes already.
         report_progress: called with what is being done, and how many rows have been dealt with.
+        lock: is entered while the index is written, which only one process may do at a time; None: there is no other.
 
     Raises:
         FileNotFoundError: the folder holds no embeddings.
@@ -201,17 +204,19 @@ def open_index(
                 return DiskIndex(rows, index, saved)
             _logger.info("%d new shards are added to the index in %s", len(new), place)
             first = len(saved["shards"])
-            _add_rows(index, rows, saved["plan"]["block_rows"], report_progress, first_shard=first)
-            return _finish(faiss, rows, index, saved["plan"], place, report_progress, saved["trained_on"])
+            with lock or contextlib.nullcontext():
+                _add_rows(index, rows, saved["plan"]["block_rows"], report_progress, first_shard=first)
+                return _finish(faiss, rows, index, saved["plan"], place, report_progress, saved["trained_on"])
         _logger.warning("the index in %s is made anew: %s", place, reason)
     plan = plan_index(len(rows), rows.dim, memory_bytes)
     place.mkdir(parents=True, exist_ok=True)
-    index = _train(faiss, rows, plan, report_progress)
-    if plan.part_rows >= len(rows):
-        _add_rows(index, rows, plan.block_rows, report_progress)
-    else:
-        index = _fill_on_disk(faiss, index, rows, plan, place, report_progress)
-    return _finish(faiss, rows, index, asdict(plan), place, report_progress, len(rows))
+    with lock or contextlib.nullcontext():
+        index = _train(faiss, rows, plan, report_progress)
+        if plan.part_rows >= len(rows):
+            _add_rows(index, rows, plan.block_rows, report_progress)
+        else:
+            index = _fill_on_disk(faiss, index, rows, plan, place, report_progress)
+        return _finish(faiss, rows, index, asdict(plan), place, report_progress, len(rows))
 
 
 def _compare(saved: dict[str, Any], now: dict[str, dict[str, Any]], *, fits: bool) -> tuple[str, list[str]]:

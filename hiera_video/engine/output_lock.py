@@ -38,8 +38,8 @@ def lock_output(output_dir: str | Path) -> Iterator[None]:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 file.seek(0)
                 raise OutputInUse(
-                    f"OUTPUT_DIR = {output_dir} is in use by {file.read().strip() or 'another job'}: two jobs would "
-                    "overwrite each other's files. Wait for it, stop it, or give another OUTPUT_DIR"
+                    f"{output_dir} is in use by {file.read().strip() or 'another job'}: two jobs would overwrite each "
+                    "other's files. Wait for it, stop it, or give another folder (OUTPUT_DIR of a config)"
                 ) from error
             logger.warning("%s cannot be locked (%s): see to it that no other job writes there", output_dir, error)
         file.truncate(0)

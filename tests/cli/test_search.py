@@ -12,6 +12,7 @@ import torch
 from hiera_video.cli import search as tool
 from hiera_video.embeddings.reading import read_embeddings
 from hiera_video.embeddings.store import ShardWriter, VideoInfo, prepare_folder, write_side_car
+from hiera_video.engine.output_lock import lock_output
 
 EVIL = '"><img src=x onerror=alert(1)>.mp4'
 
@@ -324,6 +325,17 @@ def test_within_a_limit_of_memory_the_rows_stay_on_disk(run, fail, folder, capsy
     assert lines[2].startswith("approximate search, FAISS IVF, float16 codes: recall@10 1.000 against exact search")
     assert "raise --memory-gb" in fail("--row", 0, "--memory-gb", 0.1)
     assert "leave out --index" in fail("--row", 0, "--memory-gb", 8, "--index", "faiss")
+
+
+def test_one_process_writes_the_index_and_others_may_read_it(run, fail, videos, tmp_path):
+    pytest.importorskip("faiss")
+    where = write_folder(tmp_path, videos)
+    with lock_output(where / "search_index"):
+        message = fail("--row", 0, "--memory-gb", 8, where=where)
+        assert f"{where / 'search_index'} is in use by process" in message and "Wait for it" in message
+    run("--row", 0, "--memory-gb", 8, where=where)
+    with lock_output(where / "search_index"):
+        assert len(run("--row", 0, "--memory-gb", 8, "--top-k", 3, where=where)["results"]) == 3
 
 
 def test_an_example_file_is_searched_for_on_disk(run, monkeypatch):
