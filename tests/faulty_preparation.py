@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 from hiera_video.preparation.prepare_video import prepare_video
 
@@ -11,6 +12,10 @@ def prepare(work, settings):
     """Like `prepare_video`, but dies or hangs where a file's name says so, as a decoder written in C can."""
     if "segfault" in work.source:
         os.kill(os.getpid(), signal.SIGSEGV)
+    if "endless" in work.source:
+        target = Path(work.target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.with_name(".begun.partial").touch()
     while "endless" in work.source:
         time.sleep(1)
     return prepare_video(work, settings)

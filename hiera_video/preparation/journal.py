@@ -77,7 +77,7 @@ class Journal:
 
 
 def remove_unfinished(output_dir: str | os.PathLike[str]) -> int:
-    """Removes the files that killed processes were writing; how many there were."""
+    """Removes the files that processes were writing when they died; how many there were. No other may be at work."""
     count = 0
     for folder, _, names in os.walk(output_dir):
         for name in names:

@@ -81,9 +81,9 @@ def prepare_video(work: Work, settings: Settings) -> Outcome:
     Errors are not raised: they become the status and reason of the record.
     """
     start = time.process_time()
-    here = get_path_here(work.source)
-    here = here if here is not None and os.path.isfile(here) else None  # not pictures, members of archives, URLs
-    source_bytes = (here and get_size_bytes(here)) or _count_bytes(work.source)
+    local = get_path_here(work.source)
+    here = local if local is not None and os.path.isfile(local) else None  # not pictures, members of archives, URLs
+    source_bytes = (local and get_size_bytes(local)) or _count_bytes(work.source)
     target = Path(work.target)
     partial = target.with_name(f".{os.getpid()}-{time.monotonic_ns()}{PARTIAL_SUFFIX}")
     try:

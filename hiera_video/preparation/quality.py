@@ -23,7 +23,9 @@ def compute_psnr_db(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def compute_ssim(first: np.ndarray, second: np.ndarray) -> float:
-    """Structural similarity of the luma of two pictures, uint8 RGB (H, W, 3), each side at least 11 px; 1 if equal.
+    """Structural similarity of the luma of two pictures, uint8 RGB (H, W, 3); 1 if equal.
+
+    As in the original, only places count whose whole window lies in the picture; of one with a side below 11 px, all do.
 
     Follows: Wang et al., Image Quality Assessment (2004): Gaussian windows of 11 px with a deviation of 1.5 px, K1 =
         0.01, K2 = 0.03.
@@ -40,6 +42,8 @@ def compute_ssim(first: np.ndarray, second: np.ndarray) -> float:
     similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     similarity /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
     border = int(_TRUNCATE * _SIGMA_PX + 0.5)
+    if min(similarity.shape) <= 2 * border:
+        return float(similarity.mean())
     return float(similarity[border:-border, border:-border].mean())
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import av
 import numpy as np
 import pytest
+from tar_factory import write_tar
 from video_factory import cut_file, write_video
 
 from hiera_video.inspection.inspect_video import inspect_video
@@ -24,6 +25,13 @@ def test_what_is_known_of_the_new_file(tmp_path):
     assert found.source_bytes == source.stat().st_size and found.cpu_sec > 0 and found.note == ""
     assert found.psnr_db > 25 and 0.9 < found.ssim < 1
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.mp4"]
+
+
+def test_a_member_of_a_tar_file(tmp_path):
+    source = write_video(tmp_path / "a.mp4", num_frames=20)
+    shard = write_tar(tmp_path / "s.tar", {"b/a.mp4": source.read_bytes()})
+    found = prepare_video(Work(f"{shard}#b/a.mp4", str(tmp_path / "new.mp4")), SETTINGS)
+    assert found.record.status == "ok" and found.source_bytes == source.stat().st_size
 
 
 def test_the_rate_is_that_of_the_source(tmp_path):

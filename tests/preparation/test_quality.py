@@ -25,6 +25,11 @@ def test_equal_pictures():
     assert compute_psnr_db(picture, picture) == 100 and compute_ssim(picture, picture) == pytest.approx(1)
 
 
+def test_tiny_pictures_have_a_similarity_too():
+    picture = paint_number(5)[:8, :20]
+    assert compute_ssim(picture, picture) == pytest.approx(1) and compute_ssim(picture, 255 - picture) < 0.9
+
+
 def test_samples_are_compared_at_the_size_of_the_video(tmp_path):
     """Frames of the source are scaled down; another frame of the same video is far from alike."""
     write_video(tmp_path / "a.mkv", codec="ffv1", pix_fmt="yuv444p", num_frames=4)

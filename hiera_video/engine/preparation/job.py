@@ -100,6 +100,7 @@ def prepare(
                 logger.info("%s", format_forecast(forecast, rates))
             begun = set(sample)
             prepared.do(_order([work for work in todo if work not in begun]))
+        remove_unfinished(folder)  # of processes that died or took too long
         report = {"forecast": {**forecast, "rates": rates}, "num_new": prepared.num_done}
         return _finish(cfg, data_set, outcomes, report, start=start, forecast_sec=forecast_sec)
 

@@ -182,6 +182,7 @@ def test_files_that_kill_or_hang_their_process(tmp_path, monkeypatch):
         f"{tmp_path}/segfault.mp4": "its process was ended by SIGSEGV",
         f"{tmp_path}/endless.mp4": "not done after 6 s",
     }
+    assert not list((tmp_path / "out").rglob("*.partial")), "what they had begun is gone"
     assert failures["status"].tolist() == ["crashed", "stuck"] and report["result"]["num_prepared"] == 1
     manifest = load_manifest(str(tmp_path / "out" / "manifest.parquet"))
     paths = np.array([f"{tmp_path}/out/videos/{name}.mp4" for name in ("segfault", "endless", "fine")])
