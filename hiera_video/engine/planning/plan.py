@@ -44,11 +44,6 @@ def complete_config(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def get_sharding(cfg: CfgNode) -> str:
-    """TRAIN.SHARDING, where this version has such a key."""
-    return cfg.TRAIN.get("SHARDING", "none")
-
-
 def make_plan(
     cfg: CfgNode,
     *,
@@ -89,7 +84,7 @@ def make_plan(
     now = build_setting(cfg, memory, num_gpus=num_gpus)
     step = memory.measure(now.clips if now else memory.unit_clips, checkpointing=cfg.MODEL.ACT_CHECKPOINT)
     largest = memory.find_largest_pass(
-        budget, sharding=get_sharding(cfg), num_gpus=num_gpus, checkpointing=cfg.MODEL.ACT_CHECKPOINT
+        budget, sharding=cfg.TRAIN.SHARDING, num_gpus=num_gpus, checkpointing=cfg.MODEL.ACT_CHECKPOINT
     )
     plan = {
         "format": 1,
@@ -128,7 +123,7 @@ def count_unit_clips(cfg: CfgNode) -> int:
 
 def build_setting(cfg: CfgNode, memory: MemoryModel, *, num_gpus: int) -> Setting | None:
     """What the config says; None where its batch cannot be divided so."""
-    passes, sharding, checkpointing = cfg.TRAIN.GRAD_ACCUM_STEPS, get_sharding(cfg), cfg.MODEL.ACT_CHECKPOINT
+    passes, sharding, checkpointing = cfg.TRAIN.GRAD_ACCUM_STEPS, cfg.TRAIN.SHARDING, cfg.MODEL.ACT_CHECKPOINT
     if cfg.TRAIN.BATCH_SIZE % (num_gpus * passes * memory.unit_clips):
         return None
     clips = cfg.TRAIN.BATCH_SIZE // num_gpus // passes
@@ -232,7 +227,7 @@ def list_changes(
                 "TRAIN.BATCH_SIZE": (batch, clips),
                 "TRAIN.GRAD_ACCUM_STEPS": (cfg.TRAIN.GRAD_ACCUM_STEPS, setting.passes),
                 "MODEL.ACT_CHECKPOINT": (cfg.MODEL.ACT_CHECKPOINT, setting.checkpointing),
-                "TRAIN.SHARDING": (get_sharding(cfg), setting.sharding),
+                "TRAIN.SHARDING": (cfg.TRAIN.SHARDING, setting.sharding),
             }
             wanted = {key: new for key, (old, new) in keys.items() if old != new}
             changes.append({"keys": wanted, "clips_per_pass": setting.clips, "peak_bytes": setting.peak_bytes})

@@ -106,7 +106,7 @@ def measure_step(
         average = [p.detach().clone() for p in model.parameters()] if cfg.SOLVER.EMA_DECAY else []
         marks.append(tracker.current_bytes)
         for parameter in model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         marks.append(tracker.current_bytes)
         optimizer = build_optimizer(cfg, model)
         optimizer.step()

@@ -39,6 +39,8 @@ _FIXED = (
         "MODEL.MODEL_NAME",
         "MODEL.NUM_CLASSES",
         "MODEL.LOSS_FUNC",
+        "MODEL.HEAD",
+        "MODEL.FREEZE_STAGES",
         "HIERA.EMBED_DIM",
         "HIERA.NUM_HEADS",
         "HIERA.STAGES",

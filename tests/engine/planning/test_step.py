@@ -53,6 +53,15 @@ def test_states_are_counted_by_hand(make_cfg):
     assert (sgd.optimizer, sgd.average) == (bytes_of_weights, 0)
 
 
+def test_frozen_stages_have_neither_gradients_nor_moments(make_cfg):
+    cfg = make_cfg(**{"MODEL.FREEZE_STAGES": "2"})
+    learned = [parameter for parameter in build_shapes(cfg).parameters() if parameter.requires_grad]
+    bytes_of_learned = 4 * sum(parameter.numel() for parameter in learned)
+    step = measure_step(cfg, num_clips=2)
+    assert step.gradients == bytes_of_learned < step.weights
+    assert step.optimizer == 2 * bytes_of_learned + 4 * len(learned)
+
+
 def test_clips_are_kept_in_fp32_by_the_patch_embedding(make_cfg):
     assert measure_step(make_cfg(), num_clips=2).input == 2 * 3 * 4 * 64 * 64 * 4
     assert measure_step(make_cfg(**{"TRAIN.PRECISION": "bf16"}), num_clips=2).input == 0  # which has a copy in 16 bits

@@ -150,6 +150,8 @@ def test_the_settings_of_the_optimizer_are_those_of_the_config(make_cfg):
         ({"HIERA.EMBED_DIM": 16}, "HIERA.EMBED_DIM: 8 -> 16"),
         ({"MODEL.NUM_CLASSES": 9}, "MODEL.NUM_CLASSES: 8 -> 9"),
         ({"DATA.NUM_FRAMES": 8}, "DATA.NUM_FRAMES: 4 -> 8"),
+        ({"MODEL.HEAD": "attentive"}, "MODEL.HEAD: mean -> attentive"),
+        ({"MODEL.FREEZE_STAGES": 1}, "MODEL.FREEZE_STAGES: 0 -> 1"),
         ({"SOLVER.EMA_DECAY": 0.9}, "SOLVER.EMA_DECAY is set, but .* written without EMA"),
     ],
 )
