@@ -90,7 +90,7 @@ def save_together(writer: CheckpointWriter, path: Path, content: dict[str, Any],
     Raises:
         OSError: in all processes: it could not be written, and training shall not go on without it.
     """
-    writer.wait()
+    _do_together(writer.wait)  # of the one file that the main process writes beside these
     watch = Stopwatch()
     try:
         save_sharded_checkpoint(path, content)

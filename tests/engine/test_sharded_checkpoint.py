@@ -167,6 +167,17 @@ def test_one_that_cannot_be_written_leaves_the_one_before(make_content, tmp_path
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint_epoch_00002.dcp"]
 
 
+def test_an_error_of_the_main_process_alone_is_told_to_all(make_content, tmp_path, monkeypatch):
+    told, gather = [], sharded_checkpoint.all_gather_objects
+    monkeypatch.setattr(sharded_checkpoint, "all_gather_objects", lambda value: told.append(value) or gather(value))
+    (tmp_path / "file").touch()
+    with CheckpointWriter(tmp_path, keep_last=1, stop_on_failure=True) as writer:
+        writer.save(tmp_path / "file" / "checkpoint_best.pyth", {"epoch": 1})  # a file is no folder
+        with pytest.raises(OSError, match="file"):
+            save_together(writer, place(tmp_path, 1), make_content())
+    assert len(told) == 1 and "file" in told[0][0] and not (tmp_path / "checkpoints").exists()
+
+
 def test_a_full_disk_is_an_error_of_the_checkpoint(make_content, tmp_path):
     """No file may grow beyond 1 kB: torch.distributed.checkpoint says so by what is no Exception of Python's."""
     path = place(tmp_path, 1)
