@@ -25,7 +25,7 @@ def compute_psnr_db(first: np.ndarray, second: np.ndarray) -> float:
 def compute_ssim(first: np.ndarray, second: np.ndarray) -> float:
     """Structural similarity of the luma of two pictures, uint8 RGB (H, W, 3); 1 if equal.
 
-    As in the original, only places count whose whole window lies in the picture; of one with a side below 11 px, all do.
+    As in the original, only places whose whole window lies in the picture count; with a side below 11 px, all do.
 
     Follows: Wang et al., Image Quality Assessment (2004): Gaussian windows of 11 px with a deviation of 1.5 px, K1 =
         0.01, K2 = 0.03.
