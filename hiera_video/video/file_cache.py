@@ -17,6 +17,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from hiera_video.video.shard_index import HEADER_BYTES
 from hiera_video.video.shards import Member, name_member
 
 _PARTIAL = ".partial"
+_NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}(\.partial)?")
 _REQUEST_BYTES = 8 << 20
 _POLL_SEC = 0.02
 _KEPT_SHARE = 0.95  # of the allowed size, after removing: so that this, which goes through the folder, is rare
@@ -208,11 +210,15 @@ class FileCache:
             return True
 
     def _evict(self, needed_bytes: int, *, but: Path) -> int:
-        """Removes what was used least recently until there is room; returns how many bytes are left."""
+        """Removes what was used least recently until there is room; returns how many bytes are left.
+
+        Files with other names than the cache gives are somebody else's, and stay.
+        """
         found = []
-        for folder in filter(Path.is_dir, Path(self.folder).iterdir()):
+        for folder in Path(self.folder).glob("[0-9a-f][0-9a-f]"):
             with os.scandir(folder) as entries:
-                found += [(entry.stat(), entry.path) for entry in entries if entry.path != str(but)]
+                ours = [entry for entry in entries if _NAME.fullmatch(entry.name) and entry.path != str(but)]
+                found += [(entry.stat(), entry.path) for entry in ours]
         total = sum(facts.st_size for facts, _ in found)
         allowed = max(self.size_bytes * _KEPT_SHARE, needed_bytes) - needed_bytes
         for facts, path in sorted(found, key=lambda item: (not item[1].endswith(_PARTIAL), item[0].st_mtime_ns)):

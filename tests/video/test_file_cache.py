@@ -161,6 +161,19 @@ def test_what_was_used_least_recently_goes_first(files, cache):
     assert measure(cache) == (84 * KB, 84 * KB)
 
 
+def test_files_of_others_in_the_folder_stay(files, cache):
+    others = [os.path.join(cache.folder, *parts) for parts in (("mine.mp4",), ("videos", "a.mp4"), ("ab", "b.mp4"))]
+    for other in others:
+        os.makedirs(os.path.dirname(other), exist_ok=True)
+        with open(other, "wb") as file:
+            file.write(bytes(90 * KB))
+        os.utime(other, (0, 0))
+    for number in range(4):
+        cache.fetch_file(files(f"{number}", bytes(40 * KB))).close()
+    assert all(map(os.path.exists, others)), "they are older than all that the cache holds"
+    assert measure(cache) == (80 * KB + 270 * KB, 80 * KB)
+
+
 def test_what_does_not_fit_is_read_remotely(files, cache, caplog):
     assert cache.fetch_file(files("big", bytes(101 * KB))) is None
     held = [cache.fetch_file(files(f"{i}", bytes(40 * KB))) for i in range(2)]
@@ -295,7 +308,8 @@ def test_what_a_killed_process_left_is_taken_over(files, cache):
     cache.check()
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(b"?" * 3000)
-    (path.parent / "other.partial").write_bytes(b"?" * 10)
+    other = partial.with_name(f"{'0' * 32}-{'0' * 16}.partial")
+    other.write_bytes(b"?" * 10)
     with cache._lock_sum() as file:
         cache._write_sum(file, 3010)
     assert read(cache.fetch_file(url)) == b"xyz" * 1000
