@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -15,7 +14,6 @@ from fvcore.common.config import CfgNode
 from hiera_video.data.build_lists import build_unchecked_video_list, find_ssv2_json
 from hiera_video.data.lists import UNLABELED, VideoList, load_ssv2_json
 from hiera_video.data.multilabel_lists import NO_CLASS
-from hiera_video.preparation.journal import is_done
 from hiera_video.preparation.prepare_video import Outcome, Work
 from hiera_video.streams.collect import SPLITS, Collection
 from hiera_video.utils.files import write_whole
@@ -26,15 +24,6 @@ FORMATS = ("kinetics", "ssv2", "ssv2_frames", "folders")
 MANIFEST, CONFIG = "manifest.parquet", "prepared.yaml"
 _VIDEOS = "videos"
 _SSV2_NAMES = {"train": "train", "val": "validation", "test": "test"}
-
-
-class Finished(NamedTuple):
-    """A line of a prepared list whose file is there: its split, the file, its label (-1: none), and its source."""
-
-    split: str
-    target: str
-    label: int
-    source: str
 
 
 @dataclass(frozen=True)
@@ -92,13 +81,6 @@ class DataSet:
             keys["PATH_LABEL_SEPARATOR"] = self.separator
         write_whole(folder / CONFIG, yaml.safe_dump({"DATA": keys}, allow_unicode=True).encode())
         return {f"DATA.{name}": value for name, value in keys.items()}
-
-    def iterate_finished(self, outcomes: Mapping[str, Outcome]) -> Iterator[Finished]:
-        """The lines whose files are there, split by split in the order of the lists: what a next step packs."""
-        for split, videos in self.lists.items():
-            for source, label in zip(videos.paths.tolist(), videos.labels.tolist(), strict=True):
-                if is_done(outcomes.get(source)):
-                    yield Finished(split, self.targets[source], label, source)
 
     def _make_lines(self, videos: VideoList) -> Iterator[str]:
         for position, source in enumerate(videos.paths.tolist()):
