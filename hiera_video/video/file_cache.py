@@ -215,7 +215,7 @@ class FileCache:
         Files with other names than the cache gives are somebody else's, and stay.
         """
         found = []
-        for folder in Path(self.folder).glob("[0-9a-f][0-9a-f]"):
+        for folder in filter(Path.is_dir, Path(self.folder).glob("[0-9a-f][0-9a-f]")):
             with os.scandir(folder) as entries:
                 ours = [entry for entry in entries if _NAME.fullmatch(entry.name) and entry.path != str(but)]
                 found += [(entry.stat(), entry.path) for entry in ours]
