@@ -5,27 +5,26 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import simplejson
 import torch
 from tqdm import tqdm
 
 from hiera_video.engine.batch import to_model_input
 from hiera_video.engine.multilabel import is_multilabel
+from hiera_video.engine.occlusion import compute_grad_cam, compute_lost, draw_deletions, fit_scores
 from hiera_video.engine.predict import Predictor, VideoPrediction, build_planner
 from hiera_video.engine.trained import Trained, load_trained
-from hiera_video.engine.views import count_at_once
 from hiera_video.models.hiera import Hiera
 from hiera_video.streams.chunk import OpenVideos
 from hiera_video.streams.clip_reader import build_clip_reader
 from hiera_video.streams.windows import SpreadClips
-from hiera_video.utils.rng import compute_seed
-
-_GROUPS = (4, 8, 16, 32)  # into how many parts the units are cut, in turn: from large pieces to small ones
-_PENALTIES = np.logspace(-3, 3, 25)  # tried for the fit, as shares of the mean of the squared singular values
+from hiera_video.utils.files import open_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +52,11 @@ class WindowExplanation:
     cam: np.ndarray
     explained: float
 
+    @property
+    def probability(self) -> float:
+        """Of the class, in this window."""
+        return 1 / (1 + math.exp(-self.evidence))
+
 
 @dataclass(frozen=True, eq=False)
 class VideoExplanation:
@@ -62,6 +66,7 @@ class VideoExplanation:
         prediction: the classes of all windows and of the whole, all classes of each.
         label: number of the class that is explained.
         class_name: its name.
+        probability: of the class in the whole video.
         is_multilabel: whether a video may have several classes.
         windows: those that were explained.
         unit_size: frames, height and width (px) of a mask unit, as the model sees the video.
@@ -72,153 +77,179 @@ class VideoExplanation:
     prediction: VideoPrediction
     label: int
     class_name: str
+    probability: float
     is_multilabel: bool
     windows: Sequence[WindowExplanation]
     unit_size: tuple[int, int, int]
     num_masks: int
     seed: int
 
-    @property
-    def probabilities(self) -> np.ndarray:
-        """Of the class in all windows, float64 (n,)."""
-        return np.array([dict(zip(*pair, strict=True))[self.class_name] for pair in self._rows()])
+    def to_json(self) -> str:
+        """What is said of the video and of each window, without the maps, as a JSON object; an unknown time is null."""
+        content = {
+            "video": self.prediction.video,
+            "checkpoint": self.prediction.checkpoint,
+            "weights_sha256": self.prediction.sha256,
+            "class": self.class_name,
+            "label": self.label,
+            "probability": self.probability,
+            "num_windows": len(self.prediction.windows),
+            "num_masks": self.num_masks,
+            "seed": self.seed,
+            "mask_unit": dict(zip(("frames", "height_px", "width_px"), self.unit_size, strict=True)),
+            "grid": self.windows[0].scores.shape,
+            "windows": [
+                {
+                    "start_sec": window.start_sec,
+                    "end_sec": window.end_sec,
+                    "probability": window.probability,
+                    "evidence": window.evidence,
+                    "explained": window.explained,
+                    "strongest_unit": np.unravel_index(window.scores.argmax(), window.scores.shape),
+                    "strongest_score": window.scores.max(),
+                }
+                for window in self.windows
+            ],
+        }
+        return simplejson.dumps(content, indent=1, ignore_nan=True, default=lambda number: number.item())
 
-    def _rows(self) -> Iterator[tuple[Sequence[str], Sequence[float]]]:
-        yield from zip(self.prediction.windows["classes"], self.prediction.windows["probabilities"], strict=True)
+    def write_maps(self, path: Path) -> None:
+        """Writes ``spans_sec`` (n, 2), ``scores`` (n, ut, uh, uw) and ``grad_cam`` (n, T', H', W') as an .npz file."""
+        spans = np.array([(window.start_sec, window.end_sec) for window in self.windows])
+        scores, cams = (np.stack([getattr(window, name) for window in self.windows]) for name in ("scores", "cam"))
+        with open_whole(path) as file:
+            np.savez(file, spans_sec=spans, scores=scores, grad_cam=cams)
 
 
-def draw_deletions(grid: Sequence[int], *, num_masks: int, seed: int) -> np.ndarray:
-    """Which mask units each of many masks leaves out.
+@dataclass(frozen=True)
+class ExplainSettings:
+    """How much is computed.
 
-    The grid is cut in half along a random direction, each half again along another, and so on; each piece is a mask. So
-    neighbors in space and time are left out together, which matters, as most of what one unit shows its neighbors show
-    too; and all pieces of a cut together leave out each unit once. Cuts into few large and many small pieces take turns.
-
-    Args:
-        grid: mask units per side, (ut, uh, uw).
-        num_masks: at least 1.
-        seed: of the directions.
-
-    Returns:
-        bool (num_masks, U), True = left out; at least one unit of each mask is, and at least one is not.
+    Attributes:
+        max_windows: explain at most so many windows, spread evenly.
+        num_masks: how often each window is classified with units left out.
+        batch_size: of them at once.
+        seed: of the masks.
 
     Raises:
-        ValueError: the grid has only one unit, or num_masks is below 1.
+        ValueError: a number below 1.
     """
-    if math.prod(grid) < 2:
-        raise ValueError("the model's input is a single mask unit, so nothing can be left out: it needs a larger input")
-    if num_masks < 1:
-        raise ValueError(f"num_masks is {num_masks}; it must be at least 1")
-    rng = np.random.default_rng(compute_seed(seed))
-    axes = [(np.arange(size) + 0.5) / size for size in grid]
-    places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(grid))  # (U, 3) in [0, 1]
-    deleted = np.zeros((num_masks, len(places)), dtype=bool)
-    pieces = _cut_again_and_again(rng, places)
-    for row in deleted:
-        row[next(pieces)] = True
-    return deleted
+
+    max_windows: int = 8
+    num_masks: int = 192
+    batch_size: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_windows", "num_masks", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
 
-def _cut_again_and_again(rng: np.random.Generator, places: np.ndarray) -> Iterator[np.ndarray]:
-    counts = [count for count in _GROUPS if count <= len(places)] or [2]
-    while True:
-        for count in counts:
-            pieces = [np.arange(len(places))]
-            while len(pieces) < count:
-                pieces = [half for piece in pieces for half in _cut(rng, places, piece)]
-            yield from pieces
+def explain(
+    path: str | os.PathLike[str],
+    *,
+    checkpoint: str | Trained,
+    class_name: str = "",
+    window_sec: float | None = None,
+    stride_sec: float | None = None,
+    settings: ExplainSettings | None = None,
+    cfg_files: Sequence[str] = (),
+    opts: Sequence[Any] = (),
+) -> VideoExplanation:
+    """Finds out which mask units of a video a decision rests on.
 
-
-def _cut(rng: np.random.Generator, places: np.ndarray, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two halves of a piece, at a plane with a random direction."""
-    order = piece[np.argsort(places[piece] @ rng.standard_normal(places.shape[1]))]
-    return order[: len(order) // 2], order[len(order) // 2 :]
-
-
-def fit_scores(deleted: np.ndarray, lost: np.ndarray) -> tuple[np.ndarray, float]:
-    """Shares out what each mask loses among the units that it leaves out, by ridge regression.
-
-    The penalty is the one with the least squared error on masks that are left out of the fit one by one, for which
-    there is a formula.
+    The video is classified as by `hiera_video.predict`, at one crop. Then windows are classified again and again with
+    some of their mask units left out, as in pre-training: exactly, and for less than the cost of a whole clip.
 
     Args:
-        deleted: bool (M, U), what each mask leaves out.
-        lost: (M,), what is lost.
+        path: file or URL.
+        checkpoint: path or URL, or what `load_trained` made of it.
+        class_name: the class to explain, or its number; "" for the likeliest of the whole video.
+        window_sec: length of a window; None: as long as clips in training.
+        stride_sec: from one window's start to the next; None: the length of a window.
+        settings: how much is computed.
+        cfg_files: yaml files on top of the checkpoint's config; a released file needs one, or `opts`.
+        opts: keys and values on top of them, alternating.
 
-    Returns:
-        The score of each unit, float64 (U,), and the share of the variance of ``lost`` that they predict for masks that
-        they were not fitted to, at most 1; NaN where ``lost`` does not vary.
+    Raises:
+        FileNotFoundError: no such video or checkpoint.
+        VideoDecodeError: the video cannot be decoded.
+        ValueError: an argument out of range, no such class, or a model from which no mask units can be left out.
     """
-    left, sizes, right = np.linalg.svd(deleted.astype(np.float64), full_matrices=False)  # (M, R), (R,), (R, U)
-    projected = left.T @ lost  # (R,)
-    best, scores = math.inf, np.zeros(deleted.shape[1])
-    for penalty in _PENALTIES * np.mean(sizes**2):
-        shrink = sizes**2 / (sizes**2 + penalty)  # (R,)
-        leverage = np.einsum("mr,r,mr->m", left, shrink, left)
-        error = float(np.sum(((lost - left @ (shrink * projected)) / np.maximum(1 - leverage, 1e-12)) ** 2))
-        if error < best:
-            best, scores = error, right.T @ (shrink * projected / np.where(sizes > 0, sizes, 1.0))
-    variance = float(np.sum((lost - lost.mean()) ** 2))
-    return scores, 1 - best / variance if variance > 1e-12 * max(1.0, float(np.sum(lost**2))) else math.nan
+    settings = settings or ExplainSettings()
+    if not isinstance(checkpoint, Trained):
+        checkpoint = load_trained(checkpoint, cfg_files=cfg_files, opts=[str(word) for word in opts])
+    cfg, model = checkpoint.cfg, checkpoint.model
+    predictor = Predictor(checkpoint, top_k=cfg.MODEL.NUM_CLASSES, window_sec=window_sec, stride_sec=stride_sec)
+    wanted = find_class(checkpoint, class_name) if class_name else None
+    deleted = draw_deletions(_in_time(model.mask_units_grid), num_masks=settings.num_masks, seed=settings.seed)
+    prediction = predictor.predict(os.fspath(path))
+    label = find_class(checkpoint, prediction.classes[0]) if wanted is None else wanted
+    planner = build_planner(cfg, window_sec=window_sec, stride_sec=stride_sec)
+    reader = build_clip_reader(cfg, SpreadClips(planner, settings.max_windows), num_crops=1, views_per_chunk=1)
+    videos: OpenVideos[list[WindowExplanation]] = OpenVideos(lambda _: [])
+    windows: list[WindowExplanation] = []
+    with tqdm(desc="explaining", unit="window", leave=False, disable=None) as bar:
+        for windows, chunk in videos.follow(reader.read(os.fspath(path))):
+            start_sec, end_sec = chunk.spans_sec[0].tolist()
+            found = _explain_clip(checkpoint, chunk.views, deleted, label, settings.batch_size)
+            windows.append(WindowExplanation(start_sec, end_sec, **found))
+            bar.total, bar.n = chunk.num_clips, len(windows)
+            bar.refresh()
+    return VideoExplanation(
+        prediction=prediction,
+        label=label,
+        class_name=checkpoint.get_class_name(label),
+        probability=prediction.probabilities[prediction.classes.index(checkpoint.get_class_name(label))],
+        is_multilabel=is_multilabel(cfg),
+        windows=windows,
+        unit_size=_in_time([s * m for s, m in zip(model.patch_stride, model.mask_unit_size, strict=True)]),
+        num_masks=settings.num_masks,
+        seed=settings.seed,
+    )
 
 
-def compute_evidence(logits: torch.Tensor, label: int, *, is_multilabel: bool) -> torch.Tensor:
-    """What speaks for a class, (N, K) -> (N,): its logit, or its log-odds where just one class is right."""
-    if is_multilabel or logits.shape[1] == 1:
-        return logits[:, label]
-    others = torch.cat([logits[:, :label], logits[:, label + 1 :]], dim=1)
-    return logits[:, label] - others.logsumexp(dim=1)
+def find_class(trained: Trained, name: str) -> int:
+    """The number of a class by its name, or by its number.
 
-
-@torch.inference_mode()
-def compute_lost(
-    model: Hiera, clip: torch.Tensor, deleted: np.ndarray, label: int, *, is_multilabel: bool, batch_size: int
-) -> tuple[float, np.ndarray]:
-    """How much evidence for a class is lost where mask units are left out.
-
-    Args:
-        model: in eval mode.
-        clip: (C, T, H, W) float, normalized, on the model's device.
-        deleted: bool (M, U).
-        label: of the class.
-        is_multilabel: see `compute_evidence`.
-        batch_size: masks in a forward pass, at most; they leave out equally many units.
-
-    Returns:
-        The evidence with nothing left out, and what of it is lost with each mask, float64 (M,).
+    Raises:
+        ValueError: no such class; names the nearest ones.
     """
-    video = clip[None]
-    whole = float(compute_evidence(model(video), label, is_multilabel=is_multilabel))
-    at_once = count_at_once(clip.device, clip[0].numel(), at_most=batch_size)
-    counts, left = deleted.sum(axis=1), np.empty(len(deleted))
-    for count in np.unique(counts):
-        rows = np.flatnonzero(counts == count)
-        for part in np.split(rows, range(at_once, len(rows), at_once)):
-            visible = torch.from_numpy(np.nonzero(~deleted[part])[1].reshape(len(part), -1)).to(clip.device)
-            logits = model.classify_units(video.expand(len(part), *clip.shape), visible)
-            left[part] = compute_evidence(logits.double(), label, is_multilabel=is_multilabel).cpu()
-    return whole, whole - left
+    names = [trained.get_class_name(label) for label in range(trained.cfg.MODEL.NUM_CLASSES)]
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and int(name) < len(names):
+        return int(name)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
+    raise ValueError(
+        f"there is no class {name!r} among the {len(names)} of {trained.checkpoint}; near: {', '.join(near)}, or a "
+        f"number from 0 to {len(names) - 1}"
+    )
 
 
-def compute_grad_cam(model: Hiera, clip: torch.Tensor, label: int) -> np.ndarray:
-    """Grad-CAM of the last stage's map.
+def _explain_clip(
+    trained: Trained, views: torch.Tensor, deleted: np.ndarray, label: int, batch_size: int
+) -> dict[str, Any]:
+    """What `WindowExplanation` has besides the times, of a view uint8 (1, C, T, H, W)."""
+    model, cfg = trained.model, trained.cfg
+    if not isinstance(model, Hiera):
+        raise ValueError(f"{trained.checkpoint} has no classifier")
+    device = next(model.parameters()).device
+    clip = to_model_input(views[None], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)[0]  # (C, T, H, W)
+    clip = model.drop_time(clip[None])[0]
+    evidence, lost = compute_lost(model, clip, deleted, label, is_multilabel=is_multilabel(cfg), batch_size=batch_size)
+    scores, explained = fit_scores(deleted, lost)
+    return {
+        "frames": views[0].permute(1, 2, 3, 0).contiguous().numpy(),  # (T, H, W, C)
+        "evidence": evidence,
+        "scores": scores.reshape(_in_time(model.mask_units_grid)).astype(np.float32),
+        "cam": compute_grad_cam(model, clip, label),
+        "explained": explained,
+    }
 
-    Args:
-        model: in eval mode.
-        clip: (C, T, H, W) float, normalized, on the model's device.
-        label: of the class.
 
-    Returns:
-        float32 (T', H', W'), 0 and above, in the units of the logit.
-
-    Follows: Selvaraju et al. (arXiv 1610.02391): the map's channels weighted by the mean of the logit's gradient over
-        all places, what is below 0 left out. The map lies before the last norm.
-    """
-    with torch.no_grad():
-        features = model.forward_maps(clip[None])[-1]  # (1, T', H', W', D), of images (1, H', W', D)
-    features = features.float().requires_grad_()
-    logit = model.classify_tokens(features.flatten(1, -2))[0, label]
-    (gradient,) = torch.autograd.grad(logit, features)
-    weights = gradient.flatten(1, -2).mean(dim=1)  # (1, D)
-    cam = (features.detach() @ weights[0]).relu()[0]
-    return cam.reshape(-1, *cam.shape[-2:]).cpu().numpy()  # (T', H', W')
+def _in_time(sizes: Sequence[int]) -> tuple[int, int, int]:
+    """Sizes of time, height and width; a picture lasts 1."""
+    height, width = sizes[-2:]
+    return (sizes[0] if len(sizes) == 3 else 1), height, width

@@ -252,15 +252,11 @@ class Tally:
         if whole is None or not is_multilabel(self._trained.cfg):
             return None
         thresholds = torch.tensor(self._trained.thresholds or [DEFAULT_THRESHOLD] * len(whole), dtype=whole.dtype)
-        return tuple(map(self._get_name, (whole >= thresholds).nonzero()[:, 0].tolist()))
-
-    def _get_name(self, label: int) -> str:
-        names = self._trained.class_names
-        return names[label] if label < len(names) else str(label)
+        return tuple(map(self._trained.get_class_name, (whole >= thresholds).nonzero()[:, 0].tolist()))
 
     def _find_top(self, probs: torch.Tensor) -> tuple[tuple[str, ...], tuple[float, ...]]:
         top = probs.topk(min(self._top_k, len(probs)))
-        return tuple(map(self._get_name, top.indices.tolist())), tuple(top.values.tolist())
+        return tuple(map(self._trained.get_class_name, top.indices.tolist())), tuple(top.values.tolist())
 
 
 def predict(

@@ -199,8 +199,9 @@ class SpreadClips:
         plan = self.planner.plan(index)
         if len(plan) <= self.max_clips:
             return plan
-        ends = (0, len(plan) - 1) if self.max_clips > 1 else ((len(plan) - 1) / 2,) * 2
-        chosen = np.linspace(*ends, self.max_clips).round().astype(np.int64)
+        last = len(plan) - 1
+        places = np.linspace(0, last, self.max_clips) if self.max_clips > 1 else np.array([last / 2])
+        chosen = places.round().astype(np.int64)
         return ClipPlan(plan.frames[chosen], plan.spans_sec[chosen])
 
     def describe(self) -> dict[str, Any]:

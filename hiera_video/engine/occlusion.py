@@ -1,0 +1,153 @@
+"""What a classifier loses where mask units are left out, shared out among them; and Grad-CAM."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from hiera_video.engine.views import count_at_once
+from hiera_video.models.hiera import Hiera
+from hiera_video.utils.rng import compute_seed
+
+_GROUPS = (4, 8, 16, 32)  # into how many parts the units are cut, in turn: from large pieces to small ones
+_PENALTIES = np.logspace(-3, 3, 25)  # tried for the fit, as shares of the mean of the squared singular values
+
+
+def draw_deletions(grid: Sequence[int], *, num_masks: int, seed: int) -> np.ndarray:
+    """Which mask units each of many masks leaves out.
+
+    The grid is cut in half along a random direction, each half again along another, and so on; each piece is a mask. So
+    neighbors in space and time are left out together, which matters, as most of what a unit shows its neighbors show
+    too; and all pieces of a cut together leave out each unit once. Few large and many small pieces take turns.
+
+    Args:
+        grid: mask units per side, (ut, uh, uw).
+        num_masks: at least 1.
+        seed: of the directions.
+
+    Returns:
+        bool (num_masks, U), True = left out; at least one unit of each mask is, and at least one is not.
+
+    Raises:
+        ValueError: the grid has only one unit, or num_masks is below 1.
+    """
+    if math.prod(grid) < 2:
+        raise ValueError("the model's input is a single mask unit, so nothing can be left out: it needs a larger input")
+    if num_masks < 1:
+        raise ValueError(f"num_masks is {num_masks}; it must be at least 1")
+    rng = np.random.default_rng(compute_seed(seed))
+    axes = [(np.arange(size) + 0.5) / size for size in grid]
+    places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(grid))  # (U, 3) in [0, 1]
+    deleted = np.zeros((num_masks, len(places)), dtype=bool)
+    pieces = _cut_again_and_again(rng, places)
+    for row in deleted:
+        row[next(pieces)] = True
+    return deleted
+
+
+def _cut_again_and_again(rng: np.random.Generator, places: np.ndarray) -> Iterator[np.ndarray]:
+    counts = [count for count in _GROUPS if count <= len(places)] or [2]
+    while True:
+        for count in counts:
+            pieces = [np.arange(len(places))]
+            while len(pieces) < count:
+                pieces = [half for piece in pieces for half in _cut(rng, places, piece)]
+            yield from pieces
+
+
+def _cut(rng: np.random.Generator, places: np.ndarray, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two halves of a piece, at a plane with a random direction."""
+    order = piece[np.argsort(places[piece] @ rng.standard_normal(places.shape[1]))]
+    return order[: len(order) // 2], order[len(order) // 2 :]
+
+
+def fit_scores(deleted: np.ndarray, lost: np.ndarray) -> tuple[np.ndarray, float]:
+    """Shares out what each mask loses among the units that it leaves out, by ridge regression.
+
+    The penalty is the one with the least squared error on masks that are left out of the fit one by one, for which
+    there is a formula.
+
+    Args:
+        deleted: bool (M, U), what each mask leaves out.
+        lost: (M,), what is lost.
+
+    Returns:
+        The score of each unit, float64 (U,), and the share of the variance of ``lost`` that they predict for masks that
+        they were not fitted to, at most 1; NaN where ``lost`` does not vary.
+    """
+    left, sizes, right = np.linalg.svd(deleted.astype(np.float64), full_matrices=False)  # (M, R), (R,), (R, U)
+    projected = left.T @ lost  # (R,)
+    best, scores = math.inf, np.zeros(deleted.shape[1])
+    for penalty in _PENALTIES * np.mean(sizes**2):
+        shrink = sizes**2 / (sizes**2 + penalty)  # (R,)
+        leverage = np.einsum("mr,r,mr->m", left, shrink, left)
+        error = float(np.sum(((lost - left @ (shrink * projected)) / np.maximum(1 - leverage, 1e-12)) ** 2))
+        if error < best:
+            best, scores = error, right.T @ (shrink * projected / np.where(sizes > 0, sizes, 1.0))
+    variance = float(np.sum((lost - lost.mean()) ** 2))
+    return scores, 1 - best / variance if variance > 1e-12 * max(1.0, float(np.sum(lost**2))) else math.nan
+
+
+def compute_evidence(logits: torch.Tensor, label: int, *, is_multilabel: bool) -> torch.Tensor:
+    """What speaks for a class, (N, K) -> (N,): its logit, or its log-odds where just one class is right."""
+    if is_multilabel or logits.shape[1] == 1:
+        return logits[:, label]
+    others = torch.cat([logits[:, :label], logits[:, label + 1 :]], dim=1)
+    return logits[:, label] - others.logsumexp(dim=1)
+
+
+@torch.inference_mode()
+def compute_lost(
+    model: Hiera, clip: torch.Tensor, deleted: np.ndarray, label: int, *, is_multilabel: bool, batch_size: int
+) -> tuple[float, np.ndarray]:
+    """How much evidence for a class is lost where mask units are left out.
+
+    Args:
+        model: in eval mode.
+        clip: (C, T, H, W) float, normalized, on the model's device.
+        deleted: bool (M, U).
+        label: of the class.
+        is_multilabel: see `compute_evidence`.
+        batch_size: masks in a forward pass, at most; they leave out equally many units.
+
+    Returns:
+        The evidence with nothing left out, and what of it is lost with each mask, float64 (M,).
+    """
+    video = clip[None]
+    whole = float(compute_evidence(model(video), label, is_multilabel=is_multilabel))
+    at_once = count_at_once(clip.device, clip[0].numel(), at_most=batch_size)
+    counts, left = deleted.sum(axis=1), np.empty(len(deleted))
+    for count in np.unique(counts):
+        rows = np.flatnonzero(counts == count)
+        for part in np.split(rows, range(at_once, len(rows), at_once)):
+            visible = torch.from_numpy(np.nonzero(~deleted[part])[1].reshape(len(part), -1)).to(clip.device)
+            logits = model.classify_units(video.expand(len(part), *clip.shape), visible)
+            left[part] = compute_evidence(logits.double(), label, is_multilabel=is_multilabel).cpu()
+    return whole, whole - left
+
+
+def compute_grad_cam(model: Hiera, clip: torch.Tensor, label: int) -> np.ndarray:
+    """Grad-CAM of the last stage's map.
+
+    Args:
+        model: in eval mode.
+        clip: (C, T, H, W) float, normalized, on the model's device.
+        label: of the class.
+
+    Returns:
+        float32 (T', H', W'), 0 and above, in the units of the logit.
+
+    Follows: Selvaraju et al. (arXiv 1610.02391): the map's channels weighted by the mean of the logit's gradient over
+        all places, what is below 0 left out. The map lies before the last norm.
+    """
+    with torch.no_grad():
+        features = model.forward_maps(clip[None])[-1]  # (1, T', H', W', D), of images (1, H', W', D)
+    features = features.float().requires_grad_()
+    logit = model.classify_tokens(features.flatten(1, -2))[0, label]
+    (gradient,) = torch.autograd.grad(logit, features)
+    weights = gradient.flatten(1, -2).mean(dim=1)  # (1, D)
+    cam = (features.detach() @ weights[0]).relu()[0]
+    return cam.reshape(-1, *cam.shape[-2:]).cpu().numpy()  # (T', H', W')
