@@ -1,4 +1,4 @@
-"""Which mask units of a video a decision rests on: what is lost where they are left out, and Grad-CAM beside it."""
+"""Which mask units of a video a decision rests on: what is left without them, and Grad-CAM beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from hiera_video.engine.batch import to_model_input
 from hiera_video.engine.multilabel import is_multilabel
-from hiera_video.engine.occlusion import compute_grad_cam, compute_lost, draw_deletions, fit_scores
+from hiera_video.engine.occlusion import compute_grad_cam, compute_left, draw_deletions, fit_scores
 from hiera_video.engine.predict import Predictor, VideoPrediction, build_planner
 from hiera_video.engine.trained import Trained, load_trained
 from hiera_video.models.hiera import Hiera
@@ -37,11 +37,11 @@ class WindowExplanation:
         frames: uint8 (T, H, W, 3), what the model sees.
         evidence: for the class, with nothing left out: its log-odds among the classes, or its logit where a video may
             have several.
-        scores: float32 (ut, uh, uw): how much of the evidence is lost with each mask unit; below 0 where it speaks
+        scores: float32 (ut, uh, uw): how much evidence each mask unit adds, see `fit_scores`; below 0 where it speaks
             against the class.
         cam: float32 (T', H', W'), Grad-CAM of the last stage, 0 and above.
-        explained: share of the variance of what was lost that the scores predict, for masks they were not fitted to;
-            NaN where nothing was lost.
+        explained: share of the evidence's variance, over masks, that the scores predict for masks they were not fitted
+            to; NaN where it does not vary.
     """
 
     start_sec: float
@@ -136,7 +136,7 @@ class ExplainSettings:
     """
 
     max_windows: int = 8
-    num_masks: int = 192
+    num_masks: int = 208
     batch_size: int = 16
     seed: int = 0
 
@@ -238,8 +238,8 @@ def _explain_clip(
     device = next(model.parameters()).device
     clip = to_model_input(views[None], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)[0]  # (C, T, H, W)
     clip = model.drop_time(clip[None])[0]
-    evidence, lost = compute_lost(model, clip, deleted, label, is_multilabel=is_multilabel(cfg), batch_size=batch_size)
-    scores, explained = fit_scores(deleted, lost)
+    evidence, left = compute_left(model, clip, deleted, label, is_multilabel=is_multilabel(cfg), batch_size=batch_size)
+    scores, explained = fit_scores(deleted, left)
     return {
         "frames": views[0].permute(1, 2, 3, 0).contiguous().numpy(),  # (T, H, W, C)
         "evidence": evidence,

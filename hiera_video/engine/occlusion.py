@@ -1,4 +1,4 @@
-"""What a classifier loses where mask units are left out, shared out among them; and Grad-CAM."""
+"""What is left of a classifier's evidence without some mask units, shared out among them; and Grad-CAM."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from hiera_video.engine.views import count_at_once
 from hiera_video.models.hiera import Hiera
 from hiera_video.utils.rng import compute_seed
 
-_GROUPS = (4, 8, 16, 32)  # into how many parts the units are cut, in turn: from large pieces to small ones
-_PENALTIES = np.logspace(-3, 3, 25)  # tried for the fit, as shares of the mean of the squared singular values
+_NUM_PIECES = (2, 4, 8)  # into how many pieces the units are cut, in turn
+_PENALTIES = np.logspace(-6, 3, 37)  # tried for the fit, as shares of the mean of the squared singular values
 
 
 def draw_deletions(grid: Sequence[int], *, num_masks: int, seed: int) -> np.ndarray:
     """Which mask units each of many masks leaves out.
 
-    The grid is cut in half along a random direction, each half again along another, and so on; each piece is a mask. So
-    neighbors in space and time are left out together, which matters, as most of what a unit shows its neighbors show
-    too; and all pieces of a cut together leave out each unit once. Few large and many small pieces take turns.
+    The grid is cut in half along a random direction, each half again along another, and so on; a mask leaves out one
+    piece, and another mask everything but this piece. So neighbors in space and time are left out together, which
+    matters, as most of what a unit shows its neighbors show too: a model that is sure of its class does not miss a
+    few units. All masks of a cut together leave out each unit equally often. Large and small pieces take turns.
 
     Args:
         grid: mask units per side, (ut, uh, uw).
@@ -42,20 +43,23 @@ def draw_deletions(grid: Sequence[int], *, num_masks: int, seed: int) -> np.ndar
     axes = [(np.arange(size) + 0.5) / size for size in grid]
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(grid))  # (U, 3) in [0, 1]
     deleted = np.zeros((num_masks, len(places)), dtype=bool)
-    pieces = _cut_again_and_again(rng, places)
-    for row in deleted:
-        row[next(pieces)] = True
+    for row, piece in zip(deleted, _cut_again_and_again(rng, places), strict=False):
+        row[piece] = True
     return deleted
 
 
 def _cut_again_and_again(rng: np.random.Generator, places: np.ndarray) -> Iterator[np.ndarray]:
-    counts = [count for count in _GROUPS if count <= len(places)] or [2]
+    """What to leave out, without an end."""
+    every = np.arange(len(places))
     while True:
-        for count in counts:
-            pieces = [np.arange(len(places))]
-            while len(pieces) < count:
-                pieces = [half for piece in pieces for half in _cut(rng, places, piece)]
-            yield from pieces
+        for count in _NUM_PIECES:
+            pieces = [every]
+            while len(pieces) < min(count, len(places)):
+                pieces = [half for piece in pieces for half in _cut(rng, places, piece) if len(half)]
+            for piece in pieces:
+                yield piece
+                if len(pieces) > 2:  # of two, each is the rest of the other
+                    yield np.setdiff1d(every, piece)
 
 
 def _cut(rng: np.random.Generator, places: np.ndarray, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,31 +68,41 @@ def _cut(rng: np.random.Generator, places: np.ndarray, piece: np.ndarray) -> tup
     return order[: len(order) // 2], order[len(order) // 2 :]
 
 
-def fit_scores(deleted: np.ndarray, lost: np.ndarray) -> tuple[np.ndarray, float]:
-    """Shares out what each mask loses among the units that it leaves out, by ridge regression.
+def fit_scores(deleted: np.ndarray, evidence: np.ndarray) -> tuple[np.ndarray, float]:
+    """Shares out evidence among the mask units that are visible, by ridge regression with an intercept.
 
     The penalty is the one with the least squared error on masks that are left out of the fit one by one, for which
     there is a formula.
 
     Args:
         deleted: bool (M, U), what each mask leaves out.
-        lost: (M,), what is lost.
+        evidence: (M,), what speaks for the class with each mask.
 
     Returns:
-        The score of each unit, float64 (U,), and the share of the variance of ``lost`` that they predict for masks that
-        they were not fitted to, at most 1; NaN where ``lost`` does not vary.
+        The score of each unit, float64 (U,): how much evidence it adds where it is visible. And the share of the
+        evidence's variance that the scores predict for masks that they were not fitted to, at most 1; NaN where it
+        does not vary.
+
+    Follows: additive explanations of masked inputs, as LIME (arXiv 1602.04938) and SHAP (arXiv 1705.07874) fit them.
+    Differs: masks are neither drawn independently nor weighted, see `draw_deletions`.
     """
-    left, sizes, right = np.linalg.svd(deleted.astype(np.float64), full_matrices=False)  # (M, R), (R,), (R, U)
-    projected = left.T @ lost  # (R,)
+    visible = (~deleted).astype(np.float64)
+    left, sizes, right = np.linalg.svd(visible - visible.mean(axis=0), full_matrices=False)  # (M, R), (R,), (R, U)
+    is_used = sizes > 1e-9 * max(float(sizes[0]), 1.0)
+    left, sizes, right = left[:, is_used], sizes[is_used], right[is_used]
+    target = evidence - evidence.mean()
+    variance = float(target @ target)
+    if not len(sizes) or variance <= 1e-12 * max(1.0, float(evidence @ evidence)):
+        return np.zeros(deleted.shape[1]), math.nan
+    projected = left.T @ target  # (R,)
     best, scores = math.inf, np.zeros(deleted.shape[1])
     for penalty in _PENALTIES * np.mean(sizes**2):
         shrink = sizes**2 / (sizes**2 + penalty)  # (R,)
-        leverage = np.einsum("mr,r,mr->m", left, shrink, left)
-        error = float(np.sum(((lost - left @ (shrink * projected)) / np.maximum(1 - leverage, 1e-12)) ** 2))
-        if error < best:
-            best, scores = error, right.T @ (shrink * projected / np.where(sizes > 0, sizes, 1.0))
-    variance = float(np.sum((lost - lost.mean()) ** 2))
-    return scores, 1 - best / variance if variance > 1e-12 * max(1.0, float(np.sum(lost**2))) else math.nan
+        leverage = 1 / len(left) + np.einsum("mr,r,mr->m", left, shrink, left)  # (M,), the intercept's first
+        errors = (target - left @ (shrink * projected)) / np.maximum(1 - leverage, 1e-9)
+        if float(errors @ errors) < best:
+            best, scores = float(errors @ errors), right.T @ (shrink * projected / sizes)
+    return scores, 1 - best / variance
 
 
 def compute_evidence(logits: torch.Tensor, label: int, *, is_multilabel: bool) -> torch.Tensor:
@@ -100,10 +114,10 @@ def compute_evidence(logits: torch.Tensor, label: int, *, is_multilabel: bool) -
 
 
 @torch.inference_mode()
-def compute_lost(
+def compute_left(
     model: Hiera, clip: torch.Tensor, deleted: np.ndarray, label: int, *, is_multilabel: bool, batch_size: int
 ) -> tuple[float, np.ndarray]:
-    """How much evidence for a class is lost where mask units are left out.
+    """How much evidence for a class is left where mask units are left out.
 
     Args:
         model: in eval mode.
@@ -114,7 +128,7 @@ def compute_lost(
         batch_size: masks in a forward pass, at most; they leave out equally many units.
 
     Returns:
-        The evidence with nothing left out, and what of it is lost with each mask, float64 (M,).
+        The evidence with nothing left out, and with each mask, float64 (M,).
     """
     video = clip[None]
     whole = float(compute_evidence(model(video), label, is_multilabel=is_multilabel))
@@ -126,7 +140,7 @@ def compute_lost(
             visible = torch.from_numpy(np.nonzero(~deleted[part])[1].reshape(len(part), -1)).to(clip.device)
             logits = model.classify_units(video.expand(len(part), *clip.shape), visible)
             left[part] = compute_evidence(logits.double(), label, is_multilabel=is_multilabel).cpu()
-    return whole, whole - left
+    return whole, left
 
 
 def compute_grad_cam(model: Hiera, clip: torch.Tensor, label: int) -> np.ndarray:
