@@ -13,6 +13,7 @@ from hiera_video.models.hiera import Hiera
 from hiera_video.utils.rng import compute_seed
 
 _NUM_PIECES = (2, 4, 8)  # into how many pieces the units are cut, in turn
+_MAX_BITS = 30  # of a mask as a number
 _PENALTIES = np.logspace(-6, 3, 37)  # tried for the fit, as shares of the mean of the squared singular values
 
 
@@ -23,6 +24,7 @@ def draw_deletions(grid: Sequence[int], *, num_masks: int, seed: int) -> np.ndar
     piece, and another mask everything but this piece. So neighbors in space and time are left out together, which
     matters, as most of what a unit shows its neighbors show too: a model that is sure of its class does not miss a
     few units. All masks of a cut together leave out each unit equally often. Large and small pieces take turns.
+    Where there are so few units that each of their sets can be tried, each is.
 
     Args:
         grid: mask units per side, (ut, uh, uw).
@@ -30,7 +32,7 @@ def draw_deletions(grid: Sequence[int], *, num_masks: int, seed: int) -> np.ndar
         seed: of the directions.
 
     Returns:
-        bool (num_masks, U), True = left out; at least one unit of each mask is, and at least one is not.
+        bool (M, U), True = left out; no mask leaves out all. At most num_masks, as none comes twice.
 
     Raises:
         ValueError: the grid has only one unit, or num_masks is below 1.
@@ -39,13 +41,17 @@ def draw_deletions(grid: Sequence[int], *, num_masks: int, seed: int) -> np.ndar
         raise ValueError("the model's input is a single mask unit, so nothing can be left out: it needs a larger input")
     if num_masks < 1:
         raise ValueError(f"num_masks is {num_masks}; it must be at least 1")
+    num_units = math.prod(grid)
+    if num_units < _MAX_BITS and 2**num_units - 1 <= num_masks:
+        return (np.arange(2**num_units - 1)[:, None] >> np.arange(num_units) & 1).astype(bool)
     rng = np.random.default_rng(compute_seed(seed))
     axes = [(np.arange(size) + 0.5) / size for size in grid]
-    places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(grid))  # (U, 3) in [0, 1]
-    deleted = np.zeros((num_masks, len(places)), dtype=bool)
+    places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(num_units, len(grid))  # in [0, 1]
+    deleted = np.zeros((num_masks, num_units), dtype=bool)
     for row, piece in zip(deleted, _cut_again_and_again(rng, places), strict=False):
         row[piece] = True
-    return deleted
+    _, first = np.unique(deleted, axis=0, return_index=True)
+    return deleted[np.sort(first)]
 
 
 def _cut_again_and_again(rng: np.random.Generator, places: np.ndarray) -> Iterator[np.ndarray]:

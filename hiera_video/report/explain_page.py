@@ -181,10 +181,12 @@ def render_explain_page(shown: ShownExplanation, *, starts_sec: Sequence[float],
     mean = float(np.mean(explained)) if explained else math.nan
     tiles = [
         Tile("Explained class", shown.class_name),
-        Tile("Probability", f"{shown.probability:.1%}", "in the whole video"),
+        Tile("Probability", f"{100 * shown.probability:.1f} %", "in the whole video"),
         Tile("Windows explained", str(len(shown.windows)), f"of {len(shown.spans_sec)}"),
         Tile(
-            "Predicted by the scores", "-" if math.isnan(mean) else f"{max(mean, 0):.0%}", "of what leaving out changes"
+            "Predicted by the scores",
+            "-" if math.isnan(mean) else f"{100 * max(mean, 0):.0f} %",
+            "of what leaving out changes",
         ),
     ]
     sections = [("summary", "Summary"), ("film", "Film"), ("time", "Over time"), ("strongest", "Strongest units")]
@@ -215,7 +217,7 @@ def _make_plot(shown: ShownExplanation) -> Plot:
     figure = make_figure(
         "Probability over time",
         x_label="seconds, middle of the window" if known else "window",
-        height_px=300,
+        height_px=360,
         hover=[("class", "@name"), ("probability", "@y{0.0%}"), ("at", "@x{0.00}" + (" s" if known else ""))],
         y_range=(-0.03, 1.03),
     )
@@ -226,8 +228,9 @@ def _make_plot(shown: ShownExplanation) -> Plot:
         figure.line("x", "y", source=source, color=color, line_width=3 if is_main else 1.5, legend_label=name)
         figure.scatter("x", "y", source=source, color=color, size=8 if is_main else 5, legend_label=name)
     figure.add_layout(figure.legend[0], "below")
+    figure.legend.update(ncols=2, location="left", label_text_font_size="12px")
     label = f"Probability of {', '.join(names)} over {len(middles)} windows"
-    return make_plot("probabilities", figure, label=label, height_px=300)
+    return make_plot("probabilities", figure, label=label, height_px=360)
 
 
 def _make_stills(shown: ShownExplanation) -> list[tuple[str, str, Bar]]:
@@ -247,11 +250,16 @@ def _make_stills(shown: ShownExplanation) -> list[tuple[str, str, Bar]]:
 
 
 def describe_place(window: ShownWindow, place: Sequence[int]) -> str:
-    """When and where a mask unit is: ``0:01.00-0:01.27, 32-64 px from the left, 0-32 px from the top``."""
-    span = format_span(*window.get_unit_sec(place))
+    """When and where a mask unit is: ``0:01.00-0:01.27, 32-64 px from the left, 0-32 px from the top``.
+
+    There is no where if each unit is as large as the picture.
+    """
+    when = format_span(*window.get_unit_sec(place)) or f"part {place[0] + 1} of {window.scores.shape[0]}"
+    if window.scores[0].size == 1:
+        return when
     top, left, bottom, right = window.get_unit_box(place)
     where = f"{left}-{right} px from the left, {top}-{bottom} px from the top"
-    return f"{span}, {where}" if span else f"part {place[0] + 1} of {window.scores.shape[0]}, {where}"
+    return f"{when}, {where}"
 
 
 def _make_table(shown: ShownExplanation, starts_sec: Sequence[float]) -> Table:
@@ -270,6 +278,10 @@ def _make_table(shown: ShownExplanation, starts_sec: Sequence[float]) -> Table:
         name = Cell(span or f"window {number}", number, shows=f"{start_sec:.3f}")
         rows.append(Row([name, *values, make_text(describe_place(window, [int(side) for side in place]))]))
     return Table("window-table", "The windows that were explained", columns, rows)
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * max(share, 0.0):.0f} %"
 
 
 def _encode(picture: np.ndarray) -> bytes:
