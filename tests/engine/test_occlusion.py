@@ -69,7 +69,7 @@ def test_of_few_units_all_sets_are_tried():
 def test_scores_are_the_weights_of_a_linear_model():
     rng = np.random.default_rng(0)
     weights = rng.standard_normal(64)
-    deleted = draw_deletions((4, 4, 4), num_masks=208, seed=0)
+    deleted = draw_deletions((4, 4, 4), num_masks=400, seed=0)
     evidence = 3.0 + (~deleted) @ weights
     scores, explained = fit_scores(deleted, evidence)
     np.testing.assert_allclose(scores, weights, atol=1e-3)
@@ -144,9 +144,12 @@ def test_evidence_of_one_class_alone_is_its_logit():
 def test_grad_cam_is_that_of_hooks_and_a_whole_backward_pass(changes):
     model, clip, label = make_model(**changes), make_clip(3), 1
     kept = []
-    hook = model.blocks[-1].register_forward_hook(
-        lambda module, given, output: (output.retain_grad(), kept.append(output))
-    )
+
+    def keep(block, given, output):
+        output.retain_grad()
+        kept.append(output)
+
+    hook = model.blocks[-1].register_forward_hook(keep)
     model(clip[None])[0, label].backward()
     hook.remove()
     tokens = kept[0]  # (1, U, M, D)
