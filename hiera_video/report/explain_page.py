@@ -125,8 +125,9 @@ def explain_grid(windows: Sequence[ShownWindow]) -> str:
     when = "" if times > 1 else ", and a window has one unit in time"
     return (
         f"The map {where}: a mask unit is {height // rows} x {width // columns} px, and the model's picture {height} x "
-        f"{width} px{when}. For a finer map show the same model a larger picture (the KEY VALUE pair "
-        f"DATA.TEST_CROP_SIZE {2 * height}; check that it is still right), or train a model with a larger one."
+        f"{width} px{when}. For a finer map show the same model a larger picture (KEY VALUE pairs DATA.TEST_CROP_SIZE "
+        f"{2 * height} DATA.TRAIN_JITTER_SCALES [{2 * height},{2 * height}]; check that it is still right), or train a "
+        "model with a larger one."
     )
 
 
@@ -217,7 +218,7 @@ def _make_plot(shown: ShownExplanation) -> Plot:
     figure = make_figure(
         "Probability over time",
         x_label="seconds, middle of the window" if known else "window",
-        height_px=360,
+        height_px=380,
         hover=[("class", "@name"), ("probability", "@y{0.0%}"), ("at", "@x{0.00}" + (" s" if known else ""))],
         y_range=(-0.03, 1.03),
     )
@@ -228,9 +229,9 @@ def _make_plot(shown: ShownExplanation) -> Plot:
         figure.line("x", "y", source=source, color=color, line_width=3 if is_main else 1.5, legend_label=name)
         figure.scatter("x", "y", source=source, color=color, size=8 if is_main else 5, legend_label=name)
     figure.add_layout(figure.legend[0], "below")
-    figure.legend.update(ncols=2, location="left", label_text_font_size="12px")
+    figure.legend.update(location="left", label_text_font_size="12px", spacing=0)
     label = f"Probability of {', '.join(names)} over {len(middles)} windows"
-    return make_plot("probabilities", figure, label=label, height_px=360)
+    return make_plot("probabilities", figure, label=label, height_px=380)
 
 
 def _make_stills(shown: ShownExplanation) -> list[tuple[str, str, Bar]]:
