@@ -204,7 +204,7 @@ def test_the_moving_shape_gets_three_times_the_score_of_the_background(capsys):
     deleted = draw_deletions(model.mask_units_grid, num_masks=208, seed=0)
     found, num_right = {"scores": ([], []), "Grad-CAM": ([], [])}, 0
     for i in range(24):
-        clip, covered = draw_motion_clip(1_000_000 + i, i % 4)
+        clip, covered = draw_motion_clip(2_000_000 + i, i % 4)
         video = normalize(clip)
         evidence, left = compute_left(model, video, deleted, i % 4, is_multilabel=False, batch_size=64)
         num_right += evidence > 0
