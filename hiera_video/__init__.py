@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # type checkers and editors read these lines; at run time `__getattr__` imports what is asked for
     from hiera_video.embeddings.reading import Embeddings, read_embeddings
+    from hiera_video.engine.explain import explain
     from hiera_video.engine.extraction.embed import embed
     from hiera_video.engine.predict import predict
     from hiera_video.models.build import build_model, model_names
@@ -28,6 +29,7 @@ _MODULES = {
     "VideoReader": "hiera_video.video",
     "build_model": "hiera_video.models.build",
     "embed": "hiera_video.engine.extraction.embed",
+    "explain": "hiera_video.engine.explain",
     "get_class_names": "hiera_video.models.released",
     "load_weights": "hiera_video.models.weights",
     "model_names": "hiera_video.models.build",
@@ -42,6 +44,7 @@ __all__ = [
     "VideoReader",
     "build_model",
     "embed",
+    "explain",
     "get_class_names",
     "load_weights",
     "model_names",

@@ -38,7 +38,16 @@ def shared_videos() -> Path:
 
 @pytest.fixture(autouse=True)
 def fresh_logging():
-    """Resets the package's log, which jobs in earlier tests and fixtures set up, so that it is as after an import."""
+    """Resets the package's log, which jobs in tests and fixtures set up, to what it is after an import.
+
+    Afterwards too: the fixtures of the next module come first, and what a job here has set up may be closed by then.
+    """
+    _reset_logging()
+    yield
+    _reset_logging()
+
+
+def _reset_logging():
     logger = logging.getLogger("hiera_video")
     logger.handlers[:], logger.propagate = [], True
     logger.setLevel(logging.NOTSET)

@@ -19,6 +19,7 @@ COMMANDS = {
     "bench": "measure what a model and its data reach on this machine, and name the limit",
     "plan": "say beforehand what a training run will cost: steps, memory, cores, hours, checkpoints",
     "predict": "name the classes in a video over time, also in a live stream",
+    "explain": "show which parts of a video a decision rests on, as a film and a page",
     "extract": "embed videos of any length, on this machine or on a Ray cluster",
     "search": "find the clips most similar to an example, or near-duplicates, among embeddings",
     "probe": "measure what embeddings tell about classes, with classifiers and retrieval",

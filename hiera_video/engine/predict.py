@@ -116,7 +116,7 @@ class Predictor:
                 f"{trained.checkpoint} has no classifier: it is of {trained.cfg.MODEL.MODEL_NAME}, from pre-training"
             )
         self.trained, self.top_k = trained, top_k
-        planner = _build_planner(trained.cfg, window_sec=window_sec, stride_sec=stride_sec)
+        planner = build_planner(trained.cfg, window_sec=window_sec, stride_sec=stride_sec)
         self._reader = build_clip_reader(trained.cfg, planner, num_crops=num_crops, views_per_chunk=batch_size)
 
     def predict(self, path: str) -> VideoPrediction:
@@ -252,15 +252,11 @@ class Tally:
         if whole is None or not is_multilabel(self._trained.cfg):
             return None
         thresholds = torch.tensor(self._trained.thresholds or [DEFAULT_THRESHOLD] * len(whole), dtype=whole.dtype)
-        return tuple(map(self._get_name, (whole >= thresholds).nonzero()[:, 0].tolist()))
-
-    def _get_name(self, label: int) -> str:
-        names = self._trained.class_names
-        return names[label] if label < len(names) else str(label)
+        return tuple(map(self._trained.get_class_name, (whole >= thresholds).nonzero()[:, 0].tolist()))
 
     def _find_top(self, probs: torch.Tensor) -> tuple[tuple[str, ...], tuple[float, ...]]:
         top = probs.topk(min(self._top_k, len(probs)))
-        return tuple(map(self._get_name, top.indices.tolist())), tuple(top.values.tolist())
+        return tuple(map(self._trained.get_class_name, top.indices.tolist())), tuple(top.values.tolist())
 
 
 def predict(
@@ -306,8 +302,13 @@ def predict(
     return predictor.predict(os.fspath(path))
 
 
-def _build_planner(cfg: CfgNode, *, window_sec: float | None, stride_sec: float | None) -> ClipPlanner:
-    """Sliding windows; one clip of the whole where the model was trained on segments and no window is named."""
+def build_planner(cfg: CfgNode, *, window_sec: float | None, stride_sec: float | None) -> ClipPlanner:
+    """The windows of predictions: sliding ones, or one clip of the whole where the model was trained on segments and no
+    window is named.
+
+    Raises:
+        ValueError: a length out of range.
+    """
     if cfg.DATA.SAMPLING == "segment" and window_sec is None:
         return UniformClips(build_clip_sampler(cfg, num_clips=1, is_training=False))
     return build_windows(cfg, window=window_sec, stride=stride_sec)

@@ -50,6 +50,10 @@ class Trained:
     sha256: str
     thresholds: tuple[float, ...] = ()
 
+    def get_class_name(self, label: int) -> str:
+        """The name of a class; its number where it has none."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
+
 
 def load_trained(
     checkpoint: str,

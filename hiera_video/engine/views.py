@@ -18,6 +18,11 @@ def compute_probs(logits: torch.Tensor, *, is_multilabel: bool) -> torch.Tensor:
     return logits.sigmoid() if is_multilabel else logits.softmax(dim=1)
 
 
+def count_at_once(device: torch.device, num_pixels: int, *, at_most: int) -> int:
+    """How many clips of num_pixels (T * H * W) a forward pass should take; on a CPU often fewer than at_most."""
+    return min(at_most, max(_PIXELS_AT_ONCE_ON_CPU // num_pixels, 1)) if device.type == "cpu" else at_most
+
+
 @torch.inference_mode()
 def compute_on_views(
     cfg: CfgNode,
@@ -39,11 +44,8 @@ def compute_on_views(
     Returns:
         float32 (n, ...) on the device.
     """
-    at_once = len(views)
-    if device.type == "cpu":
-        at_once = max(_PIXELS_AT_ONCE_ON_CPU // views[0, 0].numel(), 1)
     outputs = []
-    for part in views.split(at_once):
+    for part in views.split(count_at_once(device, views[0, 0].numel(), at_most=len(views))):
         clips = to_model_input(part[None], device=device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)  # (n, C, T, H, W)
         with autocast(device, precision):
             outputs.append(compute(clips).float())

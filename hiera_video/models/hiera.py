@@ -81,11 +81,35 @@ class Hiera(HieraEncoder):
         """
         if return_intermediates:
             tokens, maps = self.encode(video)  # (B, N, D)
-            return self._classify(tokens), maps
+            return self.classify_tokens(tokens), maps
         x, _ = self.run_blocks(video, None)
-        return self._classify(x.flatten(1, 2))  # (B, U, M, D) -> (B, N, D)
+        return self.classify_tokens(x.flatten(1, 2))  # (B, U, M, D) -> (B, N, D)
 
-    def _classify(self, tokens: Tensor) -> Tensor:
+    def classify_units(self, video: Tensor, visible: Tensor) -> Tensor:
+        """Classifies clips from some of their mask units alone, as pre-training encodes them: the rest costs nothing.
+
+        Args:
+            video: (B, C, T, H, W) float, normalized; for images (B, C, H, W).
+            visible: (B, kept) int64, the mask units to look at, equally many in each sample. Pixels under the others
+                change nothing at all.
+
+        Returns:
+            Logits (B, K).
+
+        Raises:
+            ValueError: the shape of the video does not fit the model, or its attention has windows of mask units, from
+                which none can be left out.
+        """
+        if self.attn_window_units:
+            raise ValueError(
+                f"attn_window_units is {self.attn_window_units}: this model's attention has windows of mask units, so "
+                "none can be left out; it needs attn_window_units ()"
+            )
+        x, _ = self.run_blocks(video, visible)
+        return self.classify_tokens(x.flatten(1, 2))  # (B, kept, M, D) -> (B, N, D)
+
+    def classify_tokens(self, tokens: Tensor) -> Tensor:
+        """What the head makes of the last stage's tokens, in any order: (B, N, D) -> logits (B, K)."""
         if self.pool is not None:
             return self.head(self.pool(self.norm(tokens)))
         return self.head(self.norm(tokens.mean(dim=1)))

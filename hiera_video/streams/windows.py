@@ -178,6 +178,37 @@ class ClipsWithin:
         return {**self.planner.describe(), "start_sec": self.start_sec, "end_sec": self.end_sec}
 
 
+class SpreadClips:
+    """At most some of the clips of another planner, spread evenly from the first to the last; of one, the middle.
+
+    Args:
+        planner: the other planner.
+        max_clips: how many.
+
+    Raises:
+        ValueError: max_clips is below 1.
+    """
+
+    def __init__(self, planner: ClipPlanner, max_clips: int) -> None:
+        if max_clips < 1:
+            raise ValueError(f"max_clips is {max_clips}; it must be at least 1")
+        self.planner, self.max_clips = planner, max_clips
+
+    def plan(self, index: FrameIndex) -> ClipPlan:
+        """These clips of a video."""
+        plan = self.planner.plan(index)
+        if len(plan) <= self.max_clips:
+            return plan
+        last = len(plan) - 1
+        places = np.linspace(0, last, self.max_clips) if self.max_clips > 1 else np.array([last / 2])
+        chosen = places.round().astype(np.int64)
+        return ClipPlan(plan.frames[chosen], plan.spans_sec[chosen])
+
+    def describe(self) -> dict[str, Any]:
+        """How the other planner chooses, and how many at most."""
+        return {**self.planner.describe(), "max_clips": self.max_clips}
+
+
 def _find_spans(index: FrameIndex, ends: np.ndarray) -> np.ndarray:
     """From the start of a first frame to the end of a last one: positions (n, 2) -> seconds (n, 2)."""
     times_sec = np.array([*index.times_sec, index.duration_sec])

@@ -323,3 +323,30 @@ def test_torch_compile_gives_the_same_logits_and_gradients():
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5 * a.abs().max().item(), rtol=1e-3)
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+
+
+@pytest.mark.parametrize("head_type", ["mean", "attentive"])
+def test_a_decision_from_some_mask_units_ignores_all_other_pixels(head_type):
+    model = make_model(head_type=head_type).eval()
+    video = torch.randn(2, 3, 4, 64, 64)
+    with torch.no_grad():
+        every = torch.arange(model.num_mask_units).expand(2, -1)
+        torch.testing.assert_close(model.classify_units(video, every), model(video))
+        visible = torch.tensor([[0, 3, 5], [1, 2, 7]])  # of 2 x 2 x 2 units of 2 x 32 x 32 pixels
+        hidden = torch.ones(2, 1, 2, 2, 2, dtype=torch.bool)
+        for sample, units in enumerate(visible.tolist()):
+            for unit in units:
+                hidden[sample, 0, unit // 4, unit // 2 % 2, unit % 2] = False
+        hidden = hidden.repeat_interleave(2, 2).repeat_interleave(32, 3).repeat_interleave(32, 4)
+        logits = model.classify_units(video, visible)
+        assert torch.equal(model.classify_units(torch.where(hidden, 100.0, video), visible), logits)
+        assert not torch.allclose(model.classify_units(torch.where(hidden, video, -video), visible), logits)
+        assert not torch.allclose(model(video), logits)
+
+
+def test_units_cannot_be_left_out_of_windows_of_units():
+    model = build_model(
+        "hiera_tiny_224", input_size=(64, 64), embed_dim=8, stages=(1, 1, 1, 1), attn_window_units=(1, 1)
+    )
+    with pytest.raises(ValueError, match="attn_window_units is"):
+        model.classify_units(torch.randn(1, 3, 64, 64), torch.tensor([[0]]))

@@ -5,7 +5,7 @@ import pytest
 
 from hiera_video.config import load_config
 from hiera_video.data.clip_sampling import UniformClipSampler
-from hiera_video.streams.windows import ClipsWithin, SlidingWindows, UniformClips, build_clip_planner
+from hiera_video.streams.windows import ClipsWithin, SlidingWindows, SpreadClips, UniformClips, build_clip_planner
 from hiera_video.video import FrameIndex
 
 
@@ -142,6 +142,19 @@ def test_a_part_of_a_video_takes_the_windows_that_lie_in_it():
         ClipsWithin(windows, start_sec=10.0, end_sec=12.0).plan(index)
     with pytest.raises(ValueError, match="empty"):
         ClipsWithin(windows, start_sec=3.0, end_sec=3.0)
+
+
+def test_some_windows_are_spread_over_a_video():
+    windows = SlidingWindows(2, window=1.0, stride=1.0)
+    index = make_index(100)  # ten windows
+    whole = windows.plan(index)
+    for count, chosen in ((1, [4]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, range(10)), (20, range(10))):
+        plan = SpreadClips(windows, count).plan(index)
+        assert plan.spans_sec.tolist() == whole.spans_sec[list(chosen)].tolist()
+        assert plan.frames.tolist() == whole.frames[list(chosen)].tolist()
+    assert SpreadClips(windows, 3).describe()["max_clips"] == 3
+    with pytest.raises(ValueError, match="max_clips is 0"):
+        SpreadClips(windows, 0)
 
 
 def test_a_picture_is_one_window_whatever_the_unit():
