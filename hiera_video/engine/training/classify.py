@@ -105,13 +105,13 @@ def validate(cfg: CfgNode, loader: BatchLoader, state: TrainState) -> dict[str, 
     """Accuracy on the validation list, in percent, with the counts of videos."""
     watch = Stopwatch()
     predictions = evaluate(cfg, state.get_model_to_use(), loader, title="validation")
-    results = {**predictions.compute_accuracy(), "num_videos": len(predictions.probs)}
-    results |= {"num_failed": len(predictions.failed), "seconds": round(watch.lap(), 2)}
+    counts = {"num_videos": len(predictions.probs), "num_failed": len(predictions.failed)}
     if isinstance(predictions, MultiLabelPredictions):
-        # F1 at thresholds that are chosen on the same videos would flatter.
-        results = {name: value for name, value in results.items() if not name.startswith("f1")}
-        results["thresholds"] = predictions.choose_thresholds().tolist()
-    return results
+        # F1 at thresholds that are chosen on the same videos would flatter, and an interval takes long.
+        found = {"map": predictions.compute_map(), "thresholds": predictions.choose_thresholds().tolist()}
+    else:
+        found = predictions.compute_accuracy()
+    return {**found, **counts, "seconds": round(watch.lap(), 2)}
 
 
 def compute_train_accuracy(logits: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
