@@ -139,12 +139,18 @@ def snapshot(output):
     return {str(path.relative_to(output)): path.read_bytes() for path in names}, tables
 
 
+@pytest.fixture(scope="module")
+def straight(data, tmp_path_factory):
+    """The folder of a job that nothing disturbed, and what was in it: shards hold the paths of their videos."""
+    output = tmp_path_factory.mktemp("straight") / "out"
+    assert tool.main(make_words(data, output)) == 0
+    return output, snapshot(output)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["prepare", "pack"])
-def test_killed_in_either_part_it_goes_on(data, tmp_path, part):
-    output = tmp_path / "out"  # both times the same: shards hold the paths of their videos
-    assert tool.main(make_words(data, output)) == 0
-    expected = snapshot(output)
+def test_killed_in_either_part_it_goes_on(data, straight, part):
+    output, expected = straight
     shutil.rmtree(output)
     code = f"import sys, faulty_preparation\nfaulty_preparation.slow_down({part!r})\n"
     code += "from hiera_video.cli.prepare import main\nsys.exit(main(sys.argv[1:]))"
