@@ -1,4 +1,4 @@
-"""On a Ray of this machine: the same files, bit for bit, packed too; a video that brings its process down costs itself alone."""
+"""On a Ray of this machine: the same files, bit for bit, and packed; a video that ends its process costs itself."""
 
 import os
 import subprocess
