@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -23,7 +22,6 @@ from hiera_video.data.build_lists import (
 from hiera_video.data.label_sets import LabelSets
 from hiera_video.data.lists import UNLABELED, VideoList, load_ssv2_json, write_class_names
 from hiera_video.data.multilabel_lists import LABELS_FILE, NO_CLASS, load_charades_csv
-from hiera_video.preparation.journal import is_done
 from hiera_video.preparation.prepare_video import Outcome, Work
 from hiera_video.streams.collect import SPLITS, Collection
 from hiera_video.utils.files import write_whole
@@ -35,15 +33,6 @@ MANIFEST, CONFIG, CLASS_NAMES = "manifest.parquet", "prepared.yaml", "class_name
 _NAMED_BY_IDS = ("ssv2", "ssv2_frames", "charades")  # whose lists name videos by ids, without folders and endings
 _VIDEOS = "videos"
 _SSV2_NAMES = {"train": "train", "val": "validation", "test": "test"}
-
-
-class Finished(NamedTuple):
-    """A line of a prepared list whose file is there: its split, the file, its label (-1: none), and its source."""
-
-    split: str
-    target: str
-    label: int
-    source: str
 
 
 @dataclass(frozen=True)
@@ -100,13 +89,6 @@ class DataSet:
             keys["CLASS_NAMES_PATH"] = str(folder / CLASS_NAMES)
         write_whole(folder / CONFIG, yaml.safe_dump({"DATA": keys}, allow_unicode=True).encode())
         return {f"DATA.{name}": value for name, value in keys.items()}
-
-    def iterate_finished(self, outcomes: Mapping[str, Outcome]) -> Iterator[Finished]:
-        """The lines whose files are there, split by split in the order of the lists: what a next step packs."""
-        for split, videos in self.lists.items():
-            for source, label in zip(videos.paths.tolist(), videos.labels.tolist(), strict=True):
-                if is_done(outcomes.get(source)):
-                    yield Finished(split, self.targets[source], label, source)
 
     def _make_lines(self, videos: VideoList) -> Iterator[str]:
         for position, source in enumerate(videos.paths.tolist()):
