@@ -5,8 +5,9 @@
 Each run takes another clip, the same one for all sides, and opens the file anew; sides alternate. Times are medians; a
 ratio is the median of the ratios of neighboring runs (above 1 ours is faster). The process keeps to one core, except
 for the loader, whose workers may use all. "manifest" is ours where the frames of the file are known beforehand.
-The decoder's own time is a decode of the same packets with the same frames left out, nothing converted. The last line
-is one JSON object.
+The decoder's own time is a decode of the same packets with the same frames left out, nothing converted. Then come the
+rows of bench_prepare.py: the same video, and the same enlarged to 1280x720, each as it is and as `hiera-video prepare`
+writes it. The last line is one JSON object.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import os
 import random
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -281,6 +283,15 @@ def decode_packets(path: str, dataset: VideoDataset, epoch: int) -> float:
         return time.perf_counter() - start
 
 
+def measure_prepared(path: str, runs: int) -> dict:
+    """The rows of bench_prepare.py, which takes its samples from here."""
+    import bench_prepare
+
+    print("\nprepared videos (CPU time)")
+    with tempfile.TemporaryDirectory() as folder:
+        return bench_prepare.measure_prepared(path, Path(folder), runs, bench_prepare.Encoding())
+
+
 def measure_loader(path: str, num_clips: int) -> dict:
     rows = {}
     print("\nDataLoader of training clips, batches of 8")
@@ -319,6 +330,7 @@ def main() -> None:
     results["test sample"] = compare_test_samples(path, max(args.runs // 2, 3))
     results["training clip"] = compare_training_clips(path, args.runs)
     results["outside the decoder"] = measure_share_outside_decoder(path, args.runs)
+    results["prepared"] = measure_prepared(path, args.runs)
     os.sched_setaffinity(0, cores)
     results["loader (clips/s)"] = measure_loader(path, 96)
     names = ["torch", "av", "pytorchvideo", *(name for name in available_backends() if name != "pyav")]

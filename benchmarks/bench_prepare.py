@@ -159,6 +159,21 @@ def measure_grid(originals: dict[str, str], folder: Path, runs: int) -> list[dic
     return rows
 
 
+def measure_prepared(small: str, folder: Path, runs: int, encoding: Encoding) -> dict:
+    """Training clips and test views of a video, and of the same enlarged, each prepared and not."""
+    results = {}
+    for title, original in make_originals(small, folder).items():
+        print(f"\n{title}: original, prepared, faster; CPU time, medians")
+        results[title] = compare_prepared(original, folder, encoding, runs)
+    return results
+
+
+def make_originals(small: str, folder: Path) -> dict[str, str]:
+    with VideoReader(small) as reader:
+        title = f"{reader.width}x{reader.height}"
+    return {title: small, "1280x720": enlarge(small, folder / "large.mp4")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", default="../shared/videos/cleaning_pool_340x256.mp4")
@@ -172,15 +187,10 @@ def main() -> None:
     print(f"load of the machine: {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        originals = {"340x256": small, "1280x720": enlarge(small, folder / "large.mp4")}
         if args.grid:
-            results: dict | list = measure_grid(originals, folder, args.runs)
+            results: dict | list = measure_grid(make_originals(small, folder), folder, args.runs)
         else:
-            results = {}
-            for title, original in originals.items():
-                print(f"\n{title}: original, prepared, faster; CPU time, medians")
-                encoding = Encoding(short_side_px=args.short_side)
-                results[title] = compare_prepared(original, folder, encoding, args.runs)
+            results = measure_prepared(small, folder, args.runs, Encoding(short_side_px=args.short_side))
     machine = common.describe_run(argparse.Namespace(video=Path(small).name, runs=args.runs, grid=args.grid))
     versions = {name: importlib.metadata.version(name) for name in ("torch", "av")}
     print(json.dumps({"benchmark": "bench_prepare"} | machine | {"versions": versions, "results": results}))

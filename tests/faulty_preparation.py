@@ -5,7 +5,11 @@ import signal
 import time
 from pathlib import Path
 
+from hiera_video.data import pack
+from hiera_video.engine.preparation import job
 from hiera_video.preparation.prepare_video import prepare_video
+
+_add_video = pack._add_video
 
 
 def prepare(work, settings):
@@ -25,3 +29,16 @@ def prepare_slowly(work, settings):
     """Like `prepare_video`, after a while in which a test can do something."""
     time.sleep(0.3)
     return prepare_video(work, settings)
+
+
+def slow_down(part):
+    """Makes preparing or packing slow, video by video."""
+    if part == "prepare":
+        job.prepare_video = prepare_slowly
+    else:
+        pack._add_video = _add_slowly
+
+
+def _add_slowly(writer, sample):
+    time.sleep(0.3)
+    return _add_video(writer, sample)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hiera_video.video.manifest import VideoRecord
 
 SPLITS = ("train", "val", "test")
+CONFIG, FAILURES = "packed.yaml", "failures.parquet"
 _BYTES_PER_GB = 10**9
 
 
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     cfg = load_config(args.cfg_files, [*pairs, "TRAIN.ENABLE", "False", "TEST.ENABLE", "False"])
     with stop_on_signals(), lock_output(args.output_dir):
-        num_failures = pack_lists(
+        packed = pack_lists(
             cfg,
             build_lists(cfg, videos),
             output_dir=args.output_dir,
@@ -86,6 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             num_workers=args.workers,
             timeout_sec=args.timeout_sec,
         )
+    print(format_packed(packed))
+    folder = os.path.abspath(args.output_dir)
+    if num_failures := count_failures(packed):
+        print(f"{num_failures:,} videos could not be packed: {folder}/{FAILURES} says why", file=sys.stderr)
+    print(f"to use them: hiera-video run --cfg YOURS.yaml {folder}/{CONFIG}")
     return int(num_failures > 0)
 
 
@@ -136,8 +142,8 @@ def pack_lists(
     keeps_order: bool = False,
     num_workers: int = 1,
     timeout_sec: float = 300.0,
-) -> int:
-    """Packs the lists and writes everything beside the shards; returns how many videos could not be packed.
+) -> dict[str, Packed]:
+    """Packs the lists and writes everything beside the shards; returns what has become of each list.
 
     Args:
         cfg: DATA.MANIFEST names what is known of the videos; RNG_SEED draws their order.
@@ -173,17 +179,22 @@ def pack_lists(
             )
     write_manifest(cfg, folder, lists, packed, num_workers=num_workers, timeout_sec=timeout_sec)
     write_lists(folder, lists, packed)
-    num_failures = write_failures(folder, packed)
-    for name, result in packed.items():
-        num_packed = sum(member is not None for member in result.members)
-        print(
-            f"{name}: {num_packed:,} of {len(result.members):,} videos in {result.num_shards:,} shards, "
-            f"{result.num_bytes / _BYTES_PER_GB:.3f} GB"
-        )
-    if num_failures:
-        print(f"{num_failures:,} videos could not be packed: {folder / 'failures.parquet'} says why", file=sys.stderr)
-    print(f"to use them: hiera-video run --cfg YOURS.yaml {folder / 'packed.yaml'}")
-    return num_failures
+    write_failures(folder, packed)
+    return packed
+
+
+def format_packed(packed: dict[str, Packed]) -> str:
+    """A line for each list: how many of its videos are in how many shards."""
+    return "\n".join(
+        f"{name}: {sum(member is not None for member in result.members):,} of {len(result.members):,} videos in "
+        f"{result.num_shards:,} shards, {result.num_bytes / _BYTES_PER_GB:.3f} GB"
+        for name, result in packed.items()
+    )
+
+
+def count_failures(packed: dict[str, Packed]) -> int:
+    """How many videos of all lists could not be packed."""
+    return sum(len(result.failures) for result in packed.values())
 
 
 def write_manifest(
@@ -231,11 +242,9 @@ def write_manifest(
 
 def write_lists(folder: Path, lists: dict[str, VideoList], packed: dict[str, Packed]) -> None:
     """Writes the lists with the members' paths, and a config that reads them."""
-    import json
-
     import yaml
 
-    from hiera_video.data.lists import UNLABELED
+    from hiera_video.data.lists import UNLABELED, write_class_names
     from hiera_video.data.multilabel_lists import NO_CLASS
     from hiera_video.utils.files import write_whole
 
@@ -250,13 +259,12 @@ def write_lists(folder: Path, lists: dict[str, VideoList], packed: dict[str, Pac
         write_whole(folder / f"{name}.csv", ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
         if videos.class_names:
             keys["CLASS_NAMES_PATH"] = str(folder / "class_names.json")
-            text = json.dumps(list(videos.class_names), ensure_ascii=False, indent=0)
-            write_whole(folder / "class_names.json", text.encode())
-    write_whole(folder / "packed.yaml", yaml.safe_dump({"DATA": keys}, allow_unicode=True).encode())
+            write_class_names(folder / "class_names.json", videos.class_names)
+    write_whole(folder / CONFIG, yaml.safe_dump({"DATA": keys}, allow_unicode=True).encode())
 
 
-def write_failures(folder: Path, packed: dict[str, Packed]) -> int:
-    """Writes failures.parquet, with path, list and reason; returns how many there are."""
+def write_failures(folder: Path, packed: dict[str, Packed]) -> None:
+    """Writes failures.parquet, with path, list and reason."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -267,8 +275,7 @@ def write_failures(folder: Path, packed: dict[str, Packed]) -> int:
     buffer = pa.BufferOutputStream()
     columns = [pa.array([row[i] for row in rows], pa.string()) for i in range(len(names))]
     pq.write_table(pa.Table.from_arrays(columns, names), buffer)
-    write_whole(folder / "failures.parquet", buffer.getvalue())
-    return len(rows)
+    write_whole(folder / FAILURES, buffer.getvalue())
 
 
 def _make_absolute(path: str) -> str:

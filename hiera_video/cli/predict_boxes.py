@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from hiera_video.engine.predict_actions import ActionPrediction
     from hiera_video.report.boxed_video import LabeledBox
+    from hiera_video.video.file_cache import FileCache
 
 _NOT_FOR_BOXES = {"window_sec": "--window-sec", "max_sec": "--max-sec"}
 _MIN_GAP_SEC = 1.0  # between two boxes of a track; sparser lists have larger gaps
@@ -61,7 +62,7 @@ def predict_boxes(args: argparse.Namespace) -> None:
         stride_sec=1.0 if args.stride_sec is None else args.stride_sec,
         num_crops=args.num_crops,
     )
-    result = predictor.predict(args.video, load_boxes(args))
+    result = predictor.predict(args.video, load_boxes(args, predictor.cache))
     for path, text in ((args.json, result.to_json() + "\n"), (args.csv, result.to_csv())):
         if path and path != "-":
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def predict_boxes(args: argparse.Namespace) -> None:
         write_boxed_video(args.video, BoxesOverTime(result).find, args.output_video, font_path=args.font)
 
 
-def load_boxes(args: argparse.Namespace) -> pd.DataFrame:
+def load_boxes(args: argparse.Namespace, cache: FileCache | None) -> pd.DataFrame:
     """The boxes that the options choose, as `ActionPredictor.predict` takes them."""
     from hiera_video.data.box_checks import check_boxes
     from hiera_video.data.box_tables import Facts, load_box_csv
@@ -85,8 +86,9 @@ def load_boxes(args: argparse.Namespace) -> pd.DataFrame:
     if args.detector:
         detector = load_person_detector(args.detector)
         detector.model.to(get_device())
-        return find_persons(args.video, detector, fps=args.detector_fps, min_score=args.min_box_score)
-    with VideoReader(args.video) as reader:
+        fps, min_score = args.detector_fps, args.min_box_score
+        return find_persons(args.video, detector, fps=fps, min_score=min_score, cache=cache)
+    with VideoReader(args.video, cache=cache) as reader:
         size, times_sec = (reader.width, reader.height), reader.times_sec
     table, _ = load_box_csv(args.boxes_csv, Facts(lambda _: size, lambda _, frame: float(times_sec[frame])))
     table = select_video(table, args.video, args.boxes_csv)

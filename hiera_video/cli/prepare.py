@@ -3,7 +3,7 @@
     hiera-video prepare --cfg Kinetics/HIERA_B_16x4.yaml DATA.PATH_TO_DATA_DIR /data/kinetics400 \\
         --output-dir /data/kinetics400_256
     hiera-video prepare --cfg SSv2/HIERA_L_16.yaml DATA.PATH_TO_DATA_DIR /data/ssv2 --output-dir /data/ssv2_256 \\
-        --short-side 256 --key-frames 16 --crf 19 --workers 32
+        --short-side 256 --key-frames 16 --crf 19 --workers 32 --tar
     hiera-video run --cfg Kinetics/HIERA_B_16x4.yaml /data/kinetics400_256/prepared.yaml
 
 Videos keep their frames and the times of these; sound goes, a rotation is applied, and larger pictures are scaled down.
@@ -12,13 +12,17 @@ manifest, a config with the keys that read them (prepared.yaml), and failures.pa
 could not be prepared, with the reason. It begins with a forecast from a sample. An interrupted or killed preparation
 goes on when it is started again; the exit status is 75 when it was asked to stop. With --ray, the cluster's processes
 do the work (pip install "hiera_video[ray]"); all nodes must see the videos and the output folder.
+
+With --tar, the prepared videos are then packed as `hiera-video pack` does: the folder shards in the output folder gets
+tar files of about 1 GB, lists, a manifest, and packed.yaml, the config to train with. It can be moved or uploaded.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hiera_video.cli.arguments import make_parser, parse_with_config, report_errors
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from hiera_video.preparation.prepare_video import Settings
 
 SPLITS = ("train", "val", "test")
+SHARDS = "shards"  # in the output folder
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
@@ -58,6 +63,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     video.add_argument(
         "--range-sec", type=float, nargs=2, metavar=("FIRST", "END"), help="only frames that begin in [FIRST, END)"
     )
+    tar = parser.add_argument_group("tar files")
+    tar.add_argument("--tar", action="store_true", help="pack the prepared videos into tar files, too")
+    tar.add_argument("--shard-gb", type=float, default=1.0, help="size of a tar file, 10^9 bytes; default: 1")
     parser.add_argument("--workers", type=int, default=0, help="processes; default: one for each core")
     parser.add_argument("--timeout-sec", type=float, default=7200.0, help="for one video; default: %(default)s")
     parser.add_argument("--forecast-sec", type=float, default=3.0, help="time to measure clips for; 0: not at all")
@@ -66,6 +74,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     ray.add_argument("--address", help="of the cluster; default: what Ray finds, or a local one")
     args = parse_with_config(parser, argv, lists={"--splits": SPLITS.__contains__})
     args.splits = args.splits or []
+    if args.shard_gb <= 0:
+        parser.error(f"--shard-gb is {args.shard_gb:g}; it must be above 0")
     return args
 
 
@@ -93,8 +103,32 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = prepare_on_ray(cfg, settings, address=args.address, **options)
         else:
             report = job.prepare(cfg, settings, **options)
-    print(format_result(report))
+        print(format_result(report), flush=True)
+        config = pack_prepared(args, report) if args.tar else report["config"]
+    print(f"To train with them: hiera-video run --cfg {' '.join(args.cfg_files or ['YOURS.yaml'])} {config}")
     return 0
+
+
+def pack_prepared(args: argparse.Namespace, report: Mapping[str, Any]) -> str:
+    """Packs what was prepared; returns the path of the config that reads the tar files.
+
+    Args:
+        args: of the command.
+        report: of the preparation. Its manifest says all of the videos, so that none is checked again.
+    """
+    from hiera_video.cli import pack
+    from hiera_video.config import load_config
+    from hiera_video.engine.output_lock import lock_output
+
+    keys = [text for pair in report["keys"].items() for text in pair]
+    cfg = load_config(args.cfg_files, [*args.opts, *keys])
+    folder = os.path.join(report["output_dir"], SHARDS)
+    with lock_output(folder):
+        packed = pack.pack_lists(cfg, pack.build_lists(cfg, ""), output_dir=folder, shard_gb=args.shard_gb)
+    print(f"{folder}:\n{pack.format_packed(packed)}")
+    if num_failures := pack.count_failures(packed):
+        print(f"{num_failures:,} lines of the lists keep their old path: these videos could not be prepared")
+    return os.path.join(folder, pack.CONFIG)
 
 
 def make_settings(args: argparse.Namespace, *, pictures_fps: float) -> Settings:

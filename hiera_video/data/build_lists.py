@@ -30,6 +30,8 @@ from hiera_video.data.multilabel_lists import (
 from hiera_video.utils.pathmgr import is_url, pathmgr
 from hiera_video.video.image_backend import IMAGE_SUFFIXES
 
+CHARADES_CLASSES = "Charades_v1_classes.txt"
+
 
 def build_video_list(cfg: CfgNode, split: str, *, require_labels: bool = True) -> VideoList:
     """The checked list of a split ("train", "val" or "test"), in the format that DATA.FORMAT names.
@@ -114,9 +116,8 @@ def build_multilabel_list(cfg: CfgNode, split: str, *, folder: str, prefix: str)
 
 
 def _load_charades(folder: str, prefix: str, split: str) -> tuple[VideoList, str]:
-    """Charades has two lists: the one for testing serves for validation too."""
-    source = os.path.join(folder, f"Charades_v1_{'train' if split == 'train' else 'test'}.csv")
-    return load_charades_csv(source, os.path.join(folder, "Charades_v1_classes.txt"), path_prefix=prefix), source
+    source = find_charades_csv(folder, split)
+    return load_charades_csv(source, os.path.join(folder, CHARADES_CLASSES), path_prefix=prefix), source
 
 
 def _load_images(folder: str, split: str, class_names: str | None) -> tuple[VideoList, str]:
@@ -148,6 +149,11 @@ def _take_series(videos: VideoList, series: Mapping[str, str], prefix: str, sour
         videos.labels.tolist(),
         videos.class_names,
     )
+
+
+def find_charades_csv(folder: str, split: str) -> str:
+    """The official list of a split: Charades has two, and the one for testing serves for validation too."""
+    return os.path.join(folder, f"Charades_v1_{'train' if split == 'train' else 'test'}.csv")
 
 
 def find_ssv2_json(folder: str, name: str) -> str:

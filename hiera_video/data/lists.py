@@ -7,10 +7,12 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from hiera_video.data.label_sets import LabelSets
+from hiera_video.utils.files import write_whole
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.pathmgr import is_url, pathmgr
 from hiera_video.video import is_series
@@ -210,6 +212,11 @@ def load_class_names(path: str) -> tuple[str, ...]:
     if len(name_of) != len(content) or sorted(name_of) != list(range(len(name_of))):
         raise ValueError(f"{path}: the labels of {len(content)} classes must be 0 ... {len(content) - 1}, each once")
     return tuple(name_of[label] for label in range(len(name_of)))
+
+
+def write_class_names(path: Path, names: Sequence[str]) -> None:
+    """Writes names in the order of their labels as a json list, which `load_class_names` reads."""
+    write_whole(path, json.dumps(list(names), ensure_ascii=False, indent=0).encode())
 
 
 def check_video_list(videos: VideoList, *, num_classes: int | None, source: str) -> None:

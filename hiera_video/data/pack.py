@@ -157,7 +157,8 @@ def _open_state(folder: Path, prefix: str, settings: dict[str, Any]) -> _State:
         if set(settings) - {"digest"} == {name for name in settings if settings[name] == old.get(name)}:
             changed = ["the paths, labels or sizes of the videos are others now"]
         raise ValueError(
-            f"{folder} holds shards that were packed otherwise ({'; '.join(changed)}): take another folder"
+            f"{folder} holds shards that were packed otherwise ({'; '.join(changed)}): take another folder, or "
+            "remove this one"
         )
     state.failures = kept["failures"]
     return state

@@ -25,6 +25,7 @@ from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.models.person_detector import PersonDetector
 from hiera_video.utils.fractions import to_fraction
 from hiera_video.video import VideoReader
+from hiera_video.video.file_cache import FileCache, build_file_cache
 
 _ROUNDING_SEC = 1e-6
 
@@ -95,6 +96,7 @@ class ActionPredictor:
         self.top_k, self.stride_sec = top_k, stride_sec
         self.sampler = _build_sampler(trained.cfg)
         self.transform = _build_transform(trained.cfg, num_crops)
+        self.cache = build_file_cache(trained.cfg)
 
     def predict(self, path: str, boxes: pd.DataFrame, *, settings: TrackSettings | None = None) -> ActionPrediction:
         """Links boxes to tracks and predicts the actions of each at moments ``stride_sec`` apart.
@@ -118,7 +120,7 @@ class ActionPredictor:
         boxes = boxes.assign(track=tracks)[["time_sec", "track", *CORNERS, "score"]]
         parts = []
         moments = choose_moments(boxes["time_sec"].to_numpy(), self.stride_sec)
-        with VideoReader(path) as reader:
+        with VideoReader(path, cache=self.cache) as reader:
             for time_sec in tqdm(moments, desc="predicting", unit="moment", leave=False, disable=None):
                 here = boxes[boxes["time_sec"] == time_sec]
                 shares = torch.tensor(here[CORNERS].to_numpy(), dtype=torch.float32)
@@ -199,7 +201,9 @@ def choose_moments(times_sec: np.ndarray, stride_sec: float) -> list[float]:
     return chosen
 
 
-def find_persons(path: str, detector: PersonDetector, *, fps: float, min_score: float) -> pd.DataFrame:
+def find_persons(
+    path: str, detector: PersonDetector, *, fps: float, min_score: float, cache: FileCache | None = None
+) -> pd.DataFrame:
     """The persons in a video at regular moments, in the form that `ActionPredictor.predict` takes.
 
     Args:
@@ -207,10 +211,11 @@ def find_persons(path: str, detector: PersonDetector, *, fps: float, min_score: 
         detector: finds them.
         fps: moments a second.
         min_score: less certain ones are left out.
+        cache: keeps remote files on a local disk.
     """
     rows: list[tuple[Any, ...]] = []
     sampler = KeyFrameSampler(num_frames=1, sampling_rate=1, target_fps=30)
-    with VideoReader(path) as reader:
+    with VideoReader(path, cache=cache) as reader:
         length_sec = sampler.compute_length_sec(reader.index)
         moments = np.arange(max(round(length_sec * fps), 1)) / fps
         for time_sec in tqdm(moments.tolist(), desc="finding persons", unit="frame", leave=False, disable=None):

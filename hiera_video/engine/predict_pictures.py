@@ -16,6 +16,7 @@ from hiera_video.engine.detections import compute_detections, decode_code
 from hiera_video.engine.trained import Trained
 from hiera_video.models.mask_rcnn import HieraDetector
 from hiera_video.utils.distributed import get_device
+from hiera_video.video.file_cache import build_file_cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,7 @@ class PicturePredictor:
         self.trained, self.min_score = trained, min_score
         cfg = trained.cfg
         self._transform = build_detection_transform(cfg, size_px=cfg.DATA.TEST_CROP_SIZE)
+        self._cache = build_file_cache(cfg)
         self._names = trained.class_names or tuple(f"class {number}" for number in range(cfg.MODEL.NUM_CLASSES))
 
     @torch.inference_mode()
@@ -91,7 +93,7 @@ class PicturePredictor:
             FileNotFoundError: no such file.
             VideoDecodeError: it does not decode.
         """
-        cfg, picture = self.trained.cfg, read_picture(path)
+        cfg, picture = self.trained.cfg, read_picture(path, self._cache)
         placement = self._transform.choose_placement((picture.shape[0], picture.shape[1]))
         batch = {
             "picture": self._transform.place(picture, placement)[None],

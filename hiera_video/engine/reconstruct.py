@@ -17,6 +17,7 @@ from hiera_video.models.targets import paint_patches, patchify, unpatchify
 from hiera_video.models.weights import load_weights
 from hiera_video.utils.rng import seeded
 from hiera_video.video import VideoReader
+from hiera_video.video.file_cache import build_file_cache
 
 _GRAY = 0.5
 
@@ -78,7 +79,7 @@ def paint_clip(cfg: CfgNode, model: HieraMAE, clip: torch.Tensor, *, seed: int) 
 
 def load_center_clip(cfg: CfgNode, path: str) -> tuple[torch.Tensor, list[int]]:
     """The center clip of a video, uint8 (1, C, T, H, W), and the positions of its frames."""
-    with VideoReader(path, backend=cfg.DATA.DECODING_BACKEND) as reader:
+    with VideoReader(path, backend=cfg.DATA.DECODING_BACKEND, cache=build_file_cache(cfg)) as reader:
         sampler = build_clip_sampler(cfg, num_clips=1, is_training=False)
         positions = sampler.get_frame_indices(len(reader), reader.fps)[0].tolist()
         frames = reader.get_frames(positions)  # (T, H, W, C)

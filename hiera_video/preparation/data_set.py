@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,17 +13,24 @@ import numpy as np
 import yaml
 from fvcore.common.config import CfgNode
 
-from hiera_video.data.build_lists import build_unchecked_video_list, find_ssv2_json
-from hiera_video.data.lists import UNLABELED, VideoList, load_ssv2_json
-from hiera_video.data.multilabel_lists import NO_CLASS
+from hiera_video.data.build_lists import (
+    CHARADES_CLASSES,
+    build_unchecked_video_list,
+    find_charades_csv,
+    find_ssv2_json,
+)
+from hiera_video.data.label_sets import LabelSets
+from hiera_video.data.lists import UNLABELED, VideoList, load_ssv2_json, write_class_names
+from hiera_video.data.multilabel_lists import LABELS_FILE, NO_CLASS, load_charades_csv
 from hiera_video.preparation.prepare_video import Outcome, Work
 from hiera_video.streams.collect import SPLITS, Collection
 from hiera_video.utils.files import write_whole
 from hiera_video.utils.pathmgr import fetch_file, get_path_here, is_url
 from hiera_video.video.manifest import write_manifest
 
-FORMATS = ("kinetics", "ssv2", "ssv2_frames", "folders")
-MANIFEST, CONFIG = "manifest.parquet", "prepared.yaml"
+FORMATS = ("kinetics", "ssv2", "ssv2_frames", "charades", "folders")
+MANIFEST, CONFIG, CLASS_NAMES = "manifest.parquet", "prepared.yaml", "class_names.json"
+_NAMED_BY_IDS = ("ssv2", "ssv2_frames", "charades")  # whose lists name videos by ids, without folders and endings
 _VIDEOS = "videos"
 _SSV2_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
@@ -55,7 +64,7 @@ class DataSet:
         """Writes lists, manifest, and the keys of a config that reads them; all videos have an outcome by source.
 
         A video that could not be prepared keeps its line: the manifest says why it has no file, so that training leaves
-        it out and a test counts it as wrong, as before. In class folders, whose files are the list, it is absent.
+        it out and a test counts it as wrong, as before. In class folders whose files are the list it is absent.
 
         Returns:
             the keys.
@@ -66,19 +75,18 @@ class DataSet:
         if self.format == "kinetics":
             for split, videos in self.lists.items():
                 write_whole(folder / f"{split}.csv", "".join(self._make_lines(videos)).encode())
-        if self.format == "folders":
-            for target in self.targets.values():  # a class without a video keeps its label
-                Path(target).parent.mkdir(parents=True, exist_ok=True)
         self._write_manifest(outcomes)
         keys = {
             "FORMAT": {"ssv2_frames": "ssv2"}.get(self.format, self.format),
             "PATH_TO_DATA_DIR": self.output_dir,
-            "PATH_PREFIX": str(folder / _VIDEOS) if self.format.startswith("ssv2") else "",
+            "PATH_PREFIX": str(folder / _VIDEOS) if self.format in _NAMED_BY_IDS else "",
             "VIDEO_SUFFIX": ".mp4",
             "MANIFEST": str(folder / MANIFEST),
         }
         if self.format == "kinetics":
             keys["PATH_LABEL_SEPARATOR"] = self.separator
+        if self.format == "folders" and self._write_folders():
+            keys["CLASS_NAMES_PATH"] = str(folder / CLASS_NAMES)
         write_whole(folder / CONFIG, yaml.safe_dump({"DATA": keys}, allow_unicode=True).encode())
         return {f"DATA.{name}": value for name, value in keys.items()}
 
@@ -97,6 +105,36 @@ class DataSet:
             return "" if label == UNLABELED else str(label)
         between = ";" if "," in self.separator else ","
         return between.join(map(str, videos.label_sets.get(position).tolist())) or NO_CLASS
+
+    def _write_folders(self) -> bool:
+        """Writes what class folders need besides videos; returns whether they have classes, whose names are written.
+
+        Without these, labels would count only the classes of the splits that were prepared.
+        """
+        for target in self.targets.values():  # a class whose videos all failed keeps its folder
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+        for split, videos in self.lists.items():
+            if videos.label_sets is not None:
+                split_dir = Path(self.output_dir, split)
+                split_dir.mkdir(parents=True, exist_ok=True)
+                text = self._make_labels_file(split_dir, videos, videos.label_sets)
+                write_whole(split_dir / LABELS_FILE, text.encode())
+        names = next(iter(self.lists.values())).class_names
+        if names:
+            write_class_names(Path(self.output_dir, CLASS_NAMES), names)
+        return bool(names)
+
+    def _make_labels_file(self, split_dir: Path, videos: VideoList, sets: LabelSets) -> str:
+        """The text of `LABELS_FILE`; a video that lies elsewhere has its absolute path."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("video", "labels"))
+        names = videos.class_names or ()
+        for position, source in enumerate(videos.paths.tolist()):
+            target = Path(self.targets[source])
+            path = target.relative_to(split_dir) if target.is_relative_to(split_dir) else target
+            writer.writerow((path, ";".join(names[label] for label in sets.get(position).tolist())))
+        return text.getvalue()
 
     def _write_manifest(self, outcomes: Mapping[str, Outcome]) -> None:
         splits: dict[str, list[str]] = {}
@@ -128,8 +166,6 @@ def build_data_set(
     """
     if cfg.DATA.FORMAT not in FORMATS:
         raise ValueError(f"DATA.FORMAT = {cfg.DATA.FORMAT} cannot be prepared; {', '.join(FORMATS)} can")
-    if cfg.DATA.FORMAT == "folders" and cfg.MODEL.LOSS_FUNC == "bce_logit":
-        raise ValueError("folders with several classes a video cannot be prepared; lists of DATA.FORMAT kinetics can")
     if is_url(output_dir):
         raise ValueError(f"the output folder {output_dir} is not on this machine; prepare into a local or mounted one")
     output_dir = os.path.abspath(output_dir)
@@ -162,6 +198,9 @@ def _build_lists(cfg: CfgNode, splits: Sequence[str]) -> tuple[dict[str, VideoLi
         if cfg.DATA.FORMAT.startswith("ssv2"):
             copies[f"{_SSV2_NAMES[split]}.json"] = source
             copies["labels.json"] = find_ssv2_json(cfg.DATA.PATH_TO_DATA_DIR, "labels")
+        elif cfg.DATA.FORMAT == "charades":
+            copies[os.path.basename(source)] = source
+            copies[CHARADES_CLASSES] = os.path.join(cfg.DATA.PATH_TO_DATA_DIR, CHARADES_CLASSES)
     if not lists:
         raise absent[0]
     return lists, copies
@@ -171,19 +210,26 @@ def _build_names(
     cfg: CfgNode, lists: Mapping[str, VideoList], paths: Sequence[str], taken: Mapping[str, str], folder: str
 ) -> dict[str, str]:
     """Path of each video -> a name that no other has: its id, or its path below the folder of all sources."""
-    if cfg.DATA.FORMAT.startswith("ssv2"):
-        labels = find_ssv2_json(cfg.DATA.PATH_TO_DATA_DIR, "labels")
+    if cfg.DATA.FORMAT in _NAMED_BY_IDS:
         names: dict[str, str] = {}
         for split, videos in lists.items():
-            source = find_ssv2_json(cfg.DATA.PATH_TO_DATA_DIR, _SSV2_NAMES[split])
-            ids = load_ssv2_json(source, labels, suffix="").paths.tolist()
-            names |= dict(zip(videos.paths.tolist(), ids, strict=True))
+            names |= dict(zip(videos.paths.tolist(), _build_ids(cfg, split), strict=True))
         return {path: names[path] for path in paths}
     root = cfg.DATA.PATH_TO_DATA_DIR if cfg.DATA.FORMAT == "folders" else cfg.DATA.PATH_PREFIX
     array = np.array(paths, dtype=np.str_)
     collection = Collection(array, np.full(len(array), UNLABELED), root=root or cfg.DATA.PATH_TO_DATA_DIR)
     used = {os.path.relpath(target, folder).removesuffix(".mp4"): source for source, target in taken.items()}
     return dict(zip(paths, collection.make_ids(used), strict=True))
+
+
+def _build_ids(cfg: CfgNode, split: str) -> list[str]:
+    """The id of each video of a split."""
+    folder = cfg.DATA.PATH_TO_DATA_DIR
+    if cfg.DATA.FORMAT == "charades":
+        source, classes = find_charades_csv(folder, split), os.path.join(folder, CHARADES_CLASSES)
+        return load_charades_csv(source, classes, suffix="").paths.tolist()
+    source, labels = find_ssv2_json(folder, _SSV2_NAMES[split]), find_ssv2_json(folder, "labels")
+    return load_ssv2_json(source, labels, suffix="").paths.tolist()
 
 
 def _check_names(paths: Sequence[str]) -> None:

@@ -59,6 +59,15 @@ def test_things_are_drawn_and_written(checkpoint, pictures, tmp_path, capsys):
             assert thing["class"] in ("circle", "cross", "square", "triangle")
 
 
+def test_remote_pictures_are_kept_on_a_disk(checkpoint, pictures, tmp_path, serve, capsys):
+    pytest.importorskip("aiohttp")
+    words = ["predict", "--checkpoint", checkpoint, "--json", "-"]
+    url = f"{serve(tmp_path).address}/high.png"
+    assert main([*words, url, "DATA.CACHE_DIR", str(tmp_path / "kept")]) == 0
+    (kept,) = (path for path in (tmp_path / "kept").rglob("*") if path.is_file() and path.name != "lock")
+    assert kept.stat().st_size == (tmp_path / "high.png").stat().st_size
+
+
 def test_json_alone_goes_to_the_terminal(checkpoint, pictures, capsys):
     assert main(["predict", pictures[0], "--checkpoint", checkpoint, "--json", "-"]) == 0
     assert len(simplejson.loads(capsys.readouterr().out)["pictures"]) == 1

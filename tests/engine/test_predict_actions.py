@@ -20,6 +20,7 @@ from hiera_video.engine.predict_actions import (
 from hiera_video.engine.trained import load_trained
 from hiera_video.models.person_detector import PersonDetector
 from hiera_video.video import VideoReader
+from hiera_video.video.file_cache import FileCache
 
 CORNERS = ["x1", "y1", "x2", "y2"]
 LEFT, RIGHT = action_fixtures.HALVES
@@ -140,6 +141,25 @@ class _Bright(PersonDetector):
 
     def find(self, pictures, *, min_score):
         return [(torch.tensor([[0.0, 0, 1, 1]]), picture.float().mean()[None] / 255) for picture in pictures]
+
+
+def test_remote_videos_are_kept_on_a_disk(action_dir, trained, serve, tmp_path):
+    pytest.importorskip("aiohttp")
+    url = f"{serve(action_dir / 'videos').address}/e.mp4"
+    cache = FileCache(str(tmp_path / "kept"), 10**8)
+    table = find_persons(url, _Bright(None, "bright"), fps=1.0, min_score=0.1, cache=cache)
+    (kept,) = list_kept(tmp_path / "kept")
+    assert kept.read_bytes() == (action_dir / "videos" / "e.mp4").read_bytes() and len(table) == 5
+    predictor = ActionPredictor(trained)
+    assert predictor.cache is None
+    predictor.cache = FileCache(str(tmp_path / "other"), 10**8)
+    predictor.predict(url, make_boxes([(1.0, LEFT, 0)]))
+    assert len(list_kept(tmp_path / "other")) == 1
+
+
+def list_kept(folder):
+    """The files of a cache, without its lock."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
 
 
 def test_persons_are_looked_for_at_regular_moments(action_dir):

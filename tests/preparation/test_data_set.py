@@ -81,6 +81,55 @@ def test_several_classes(tmp_path, separator, between):
     assert [videos.label_sets.get(i).tolist() for i in (0, 1)] == [[0, 2], []]
 
 
+def read_sets(output, split, *pairs):
+    """Paths and names of classes of each video, as a job reads them with the config that was written."""
+    words = ["MODEL.LOSS_FUNC", "bce_logit", "MODEL.NUM_CLASSES", "3", *pairs]
+    videos, _ = build_unchecked_video_list(load_config([f"{output}/prepared.yaml"], words), split)
+    names = [[videos.class_names[label] for label in videos.label_sets.get(i)] for i in range(len(videos))]
+    return [path.removeprefix(f"{output}/") for path in videos.paths.tolist()], names
+
+
+def test_charades(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/Charades_v1_classes.txt").write_text("c000 Run\nc001 Jump, high\nc002 Sit\n")
+    head, lists = "id,subject,actions\n", {"train": "B7,x,c002 1 2;c000 0 1\nA5,x,\n", "test": "C9,y,c001 0.0 3.1\n"}
+    for name, lines in lists.items():
+        (tmp_path / f"in/Charades_v1_{name}.csv").write_text(head + lines)
+    keys = {"DATA.FORMAT": "charades", "MODEL.LOSS_FUNC": "bce_logit", "MODEL.NUM_CLASSES": 3}
+    cfg = make_config(tmp_path / "in", **keys, **{"DATA.PATH_PREFIX": "/scaled"})
+    data_set = build_data_set(cfg, str(tmp_path / "out"))
+    assert [work.source for work in data_set.works] == ["/scaled/B7.mp4", "/scaled/A5.mp4", "/scaled/C9.mp4"]
+    data_set.write(pretend(data_set, failed={"/scaled/A5.mp4"}))
+    assert read_sets(tmp_path / "out", "train") == (["videos/B7.mp4", "videos/A5.mp4"], [["Run", "Sit"], []])
+    for split in ("val", "test"):
+        assert read_sets(tmp_path / "out", split) == (["videos/C9.mp4"], [["Jump, high"]])
+    for name in ("train", "test"):
+        name = f"Charades_v1_{name}.csv"
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "in" / name).read_bytes()
+
+
+def test_folders_with_several_classes(tmp_path):
+    """With the names of training's classes, in the order of their labels, also where the split alone is prepared."""
+    rows = {"train": 'a/x.avi,"sit, or lie;run"\na/x.mkv,\n/else/y.mp4,jump\n', "val": "z.mp4,run\n"}
+    for split, lines in rows.items():
+        (tmp_path / "in" / split).mkdir(parents=True)
+        (tmp_path / "in" / split / "labels.csv").write_text("video,labels\n" + lines)
+    keys = {"DATA.FORMAT": "folders", "MODEL.LOSS_FUNC": "bce_logit", "MODEL.NUM_CLASSES": 3}
+    cfg = make_config(tmp_path / "in", **keys)
+    data_set = build_data_set(cfg, str(tmp_path / "out"))
+    data_set.write(pretend(data_set, failed={f"{tmp_path}/in/train/a/x.mkv"}))
+    paths = ["train/a/x.avi.mp4", "train/a/x.mkv.mp4", "else/y.mp4"]
+    assert read_sets(tmp_path / "out", "train") == (paths, [["run", "sit, or lie"], [], ["jump"]])
+    assert read_sets(tmp_path / "out", "val") == (["val/z.mp4"], [["run"]])
+    manifest = load_manifest(str(tmp_path / "out/manifest.parquet"))
+    assert manifest.count_known(np.array([f"{tmp_path}/out/{path}" for path in paths])) == 3
+    alone = build_data_set(cfg, str(tmp_path / "alone"), splits=["val"])
+    alone.write(pretend(alone))
+    words = ["MODEL.LOSS_FUNC", "bce_logit", "MODEL.NUM_CLASSES", "3"]
+    videos, _ = build_unchecked_video_list(load_config([f"{tmp_path}/alone/prepared.yaml"], words), "val")
+    assert videos.class_names == ("jump", "run", "sit, or lie") and videos.label_sets.get(0).tolist() == [1]
+
+
 def write_ssv2(folder):
     (folder / "labels.json").write_text(json.dumps({"Moving something": "0", "Holding something": "1"}))
     entries = [{"id": "7", "template": "Holding [something]"}, {"id": "5", "template": "Moving [something]"}]
@@ -124,6 +173,19 @@ def test_class_folders(tmp_path):
             (tmp_path / work.target).touch()
     expected = ["train/b/x.avi.mp4", "train/b/x.mp4.mp4", "train/c/z.mp4"]
     assert read_again(data_set, outcomes) == (expected, [1, 1, 2]), "a class without a video keeps its number"
+    assert read_again(data_set, outcomes, "val") == (["val/b/x.mp4"], [1])
+
+
+def test_class_folders_of_one_split_keep_the_labels_of_all(tmp_path):
+    for name in ("train/a/x.mp4", "train/b/x.mp4", "val/b/x.mp4"):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    cfg = make_config(tmp_path / "data", **{"DATA.FORMAT": "folders"})
+    data_set = build_data_set(cfg, str(tmp_path / "out"), splits=["val"])
+    outcomes = pretend(data_set)
+    data_set.write(outcomes)
+    (tmp_path / "out/val/b/x.mp4").touch()
     assert read_again(data_set, outcomes, "val") == (["val/b/x.mp4"], [1])
 
 

@@ -1,4 +1,4 @@
-"""On a Ray of this machine: the same files, bit for bit; a video that brings its process down costs itself alone."""
+"""On a Ray of this machine: the same files, bit for bit, and packed; a video that ends its process costs itself."""
 
 import os
 import subprocess
@@ -13,6 +13,7 @@ from hiera_video.config import load_config
 from hiera_video.engine.preparation import job
 from hiera_video.preparation.prepare_video import Settings
 from hiera_video.video.reencode import Encoding
+from hiera_video.video.shards import find_member
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -27,7 +28,7 @@ def test_files_are_those_of_the_job(tmp_path):
     code += "job.prepare_video = faulty_preparation.prepare\nfrom hiera_video.cli.prepare import main\n"
     code += "sys.exit(main(sys.argv[1:]))"
     words = ["DATA.PATH_TO_DATA_DIR", str(tmp_path), "--output-dir", str(tmp_path / "ray"), "--forecast-sec", "0"]
-    words += ["--short-side", "64", "--preset", "veryfast", "--ray", "--workers", "2"]
+    words += ["--short-side", "64", "--preset", "veryfast", "--ray", "--workers", "2", "--tar"]
     path = f"{ROOT}:{ROOT / 'tests'}"
     env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(
@@ -43,3 +44,9 @@ def test_files_are_those_of_the_job(tmp_path):
     failures = pd.read_parquet(tmp_path / "ray" / "failures.parquet").set_index("path")
     assert failures["status"].to_dict() == {f"{tmp_path}/segfault.mp4": "crashed", f"{tmp_path}/none.mp4": "missing"}
     assert (tmp_path / "ray" / "train.csv").read_bytes() == (tmp_path / "here" / "train.csv").read_bytes()
+    shard = tmp_path / "ray" / "shards" / "train-000000.tar"
+    for name in ("a", "b", "c"):
+        member = find_member(f"{shard}#{name}.mp4")
+        with open(shard, "rb") as file:
+            file.seek(member.start)
+            assert file.read(member.size_bytes) == (tmp_path / "ray" / "videos" / f"{name}.mp4").read_bytes()
