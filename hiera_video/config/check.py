@@ -16,6 +16,7 @@ def check_config(cfg: CfgNode) -> None:
         _check_batch(cfg)
         _check_schedule(cfg)
         _check_sharding(cfg)
+        _check_validation(cfg)
 
 
 def _check_task(cfg: CfgNode) -> None:
@@ -183,3 +184,15 @@ def _check_sharding(cfg: CfgNode) -> None:
             f"TRAIN.SHARDING = {sharding} and MODEL.COMPILE = True: weights are gathered between blocks, so that the "
             "model is not one graph; set one of them to none or False"
         )
+
+
+def _check_validation(cfg: CfgNode) -> None:
+    """What needs to know the best validation."""
+    wants = {"TRAIN.EARLY_STOP_VALIDATIONS": cfg.TRAIN.EARLY_STOP_VALIDATIONS}
+    if cfg.TEST.ENABLE and cfg.TEST.CHECKPOINT_FILE_PATH == "best":
+        wants["TEST.CHECKPOINT_FILE_PATH"] = cfg.TEST.CHECKPOINT_FILE_PATH
+    for key, value in wants.items():
+        if value and cfg.TASK == "pretrain":
+            raise ValueError(f"{key} = {value} goes by validations, and TASK = pretrain has only a probe; set 0")
+        if value and not cfg.TRAIN.EVAL_PERIOD:
+            raise ValueError(f"{key} = {value} goes by validations, but TRAIN.EVAL_PERIOD = 0: never; set it to 1, say")

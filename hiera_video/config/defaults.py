@@ -88,6 +88,12 @@ KEYS: dict[str, Key] = {
     "TRAIN.EVAL_PERIOD": Key(
         1, "Epochs between two validations; the last epoch is always validated. 0: never.", at_least(0)
     ),
+    "TRAIN.EARLY_STOP_VALIDATIONS": Key(
+        0,
+        "Training ends before SOLVER.MAX_EPOCH when so many validations in a row were not better than the best one. "
+        "0: never.",
+        at_least(0),
+    ),
     "TRAIN.CHECKPOINT_PERIOD": Key(1, "Epochs between two checkpoints; the last epoch is always saved.", at_least(1)),
     "TRAIN.CHECKPOINT_PERIOD_MINUTES": Key(30.0, "Minutes between checkpoints within an epoch. 0: none.", at_least(0)),
     "TRAIN.STOP_WHEN_DISK_FULL": Key(
@@ -124,7 +130,8 @@ KEYS: dict[str, Key] = {
     ),
     "TEST.CHECKPOINT_FILE_PATH": Key(
         "",
-        "Weights to test (path or URL); empty: the newest checkpoint in OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH.",
+        "Weights to test (path or URL); best: those of the best validation in OUTPUT_DIR; empty: the newest checkpoint "
+        "in OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH.",
         ANY_STR,
     ),
     **EXTRACT_KEYS,

@@ -17,7 +17,8 @@ EXTRACT_KEYS: dict[str, Key] = {
     ),
     "EXTRACT.CHECKPOINT_FILE_PATH": Key(
         "",
-        "Weights (path or URL); empty: the newest checkpoint in OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH.",
+        "Weights (path or URL); best: those of the best validation in OUTPUT_DIR; empty: the newest checkpoint in "
+        "OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH.",
         ANY_STR,
     ),
     "EXTRACT.CLIPS": Key(

@@ -14,7 +14,7 @@ from torch import nn
 
 from hiera_video.config import load_config
 from hiera_video.data.lists import load_class_names
-from hiera_video.engine.checkpoint import find_last_checkpoint, get_validation_record_path
+from hiera_video.engine.checkpoint import find_last_checkpoint, get_best_path, get_validation_record_path
 from hiera_video.models.build import build_model_from_cfg
 from hiera_video.models.checkpoint_file import CheckpointFile, find_weights_file, read_checkpoint_file
 from hiera_video.models.encoder import HieraEncoder
@@ -147,9 +147,18 @@ def load_thresholds(file: CheckpointFile) -> list[float]:
 def find_weights(cfg: CfgNode, given: str, *, key: str) -> str:
     """``given``, else the newest checkpoint of OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH; a name as an address.
 
+    Args:
+        given: a path, a URL, the name of released weights, or "best": the checkpoint of OUTPUT_DIR's best validation.
+        key: the config key that says so.
+
     Raises:
         FileNotFoundError: there is none of them; names ``key``.
     """
+    if given == "best":
+        best = get_best_path(cfg.OUTPUT_DIR)
+        if not best.exists():
+            raise FileNotFoundError(f"{key} = best, but there is no {best}: no validation has written it")
+        return str(best)
     last = find_last_checkpoint(cfg.OUTPUT_DIR)
     path = given or (str(last) if last else cfg.TRAIN.CHECKPOINT_FILE_PATH)
     if not path:

@@ -56,6 +56,18 @@ def test_config_is_frozen_and_survives_a_round_trip():
         (["TRAIN.BATCH_SIZE"], ["TRAIN.BATCH_SIZE", "no value"]),
         (["TRAIN.BATCH_SIZE", "10", "AUG.NUM_SAMPLE", "4"], ["TRAIN.BATCH_SIZE", "10", "AUG.NUM_SAMPLE", "4"]),
         (["SOLVER.WARMUP_EPOCHS", "300"], ["SOLVER.WARMUP_EPOCHS", "300", "SOLVER.MAX_EPOCH"]),
+        (
+            ["TRAIN.EARLY_STOP_VALIDATIONS", "3", "TRAIN.EVAL_PERIOD", "0"],
+            ["EARLY_STOP_VALIDATIONS = 3", "EVAL_PERIOD"],
+        ),
+        (
+            ["TEST.ENABLE", "True", "TEST.CHECKPOINT_FILE_PATH", "best", "TRAIN.EVAL_PERIOD", "0"],
+            ["TEST.CHECKPOINT_FILE_PATH = best", "TRAIN.EVAL_PERIOD = 0"],
+        ),
+        (
+            ["TASK", "pretrain", "MODEL.MODEL_NAME", "mae_hiera_base_16x224", "TRAIN.EARLY_STOP_VALIDATIONS", "3"],
+            ["TRAIN.EARLY_STOP_VALIDATIONS = 3", "TASK = pretrain", "set 0"],
+        ),
         (["DATA.TRAIN_CROP_SIZE", "288"], ["DATA.TRAIN_JITTER_SCALES", "288"]),
         (["MIXUP.ENABLE", "True", "TRAIN.BATCH_SIZE", "1"], ["MIXUP.ENABLE", "at least 2"]),
         (["SOLVER.LR_POLICY", "steps_with_relative_lrs", "SOLVER.STEPS", "[5]"], ["SOLVER.STEPS", "[5]"]),

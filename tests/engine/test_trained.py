@@ -8,7 +8,8 @@ import safetensors.torch
 import torch
 from tiny_checkpoint import CLASS_NAMES, OPTIONS, write_tiny_checkpoint
 
-from hiera_video.engine.trained import load_trained
+from hiera_video.config import load_config
+from hiera_video.engine.trained import find_weights, load_trained
 from hiera_video.models import Hiera, HieraMAE, checkpoint_file
 
 
@@ -61,3 +62,14 @@ def test_the_model_lives_on_when_the_file_is_overwritten(tmp_path):
     assert torch.equal(model.norm.weight, before)
     with pytest.raises(ValueError, match=r"a\.pyth is no checkpoint"):
         load_trained(path)
+
+
+def test_best_is_the_checkpoint_of_the_best_validation(tmp_path):
+    cfg = load_config([], ["OUTPUT_DIR", str(tmp_path), "TRAIN.ENABLE", "False"])
+    with pytest.raises(FileNotFoundError, match="TEST.CHECKPOINT_FILE_PATH = best, but there is no .*_best.pyth"):
+        find_weights(cfg, "best", key="TEST.CHECKPOINT_FILE_PATH")
+    for name in ("checkpoint_epoch_00003.pyth", "checkpoint_best.pyth"):
+        (tmp_path / "checkpoints").mkdir(exist_ok=True)
+        (tmp_path / "checkpoints" / name).touch()
+    assert find_weights(cfg, "best", key="") == str(tmp_path / "checkpoints" / "checkpoint_best.pyth")
+    assert find_weights(cfg, "", key="") == str(tmp_path / "checkpoints" / "checkpoint_epoch_00003.pyth")

@@ -34,6 +34,7 @@ from hiera_video.engine.checkpoint import (
 from hiera_video.engine.meters import Goodput, Stopwatch, TrainMeters, format_duration
 from hiera_video.engine.sharded_checkpoint import save_together
 from hiera_video.engine.training.bad_step import ComputeLoss, clip_gradients, compute_grad_norm, leave_out_step
+from hiera_video.engine.training.early_stop import has_ended_early, is_out_of_patience
 from hiera_video.engine.training.health import Heartbeat, check_loss, explain_out_of_memory
 from hiera_video.engine.training.profile import StepProfiler
 from hiera_video.engine.training.resume import record_validation, start_or_resume
@@ -115,7 +116,8 @@ def run_training(
         loader: its sampler is an `EpochSampler`; gives TRAIN.GRAD_ACCUM_STEPS batches a step.
         compute_loss: a batch's forward pass.
         validate: called every ``validation_period_epochs`` (0: never) and after the last epoch.
-        best_by: which of its numbers, if it is among them, decides which checkpoint is best; higher is better.
+        best_by: which of its numbers, if it is among them, decides which checkpoint is best; higher is better. After
+            TRAIN.EARLY_STOP_VALIDATIONS validations in a row that were not better, training ends.
 
     Raises:
         FloatingPointError: the loss, the gradient or a weight is not finite.
@@ -148,13 +150,14 @@ def run_training(
 
         if not state.is_validated:
             validate_if_due()
-        while state.epoch < cfg.SOLVER.MAX_EPOCH:
+        while state.epoch < cfg.SOLVER.MAX_EPOCH and not has_ended_early(cfg, state):
             train_epoch(run)
             state.epoch, state.step = state.epoch + 1, 0
             state.log_rows.clear()
             # The checkpoint comes first: whatever validation meets, the epoch is not lost.
-            if _is_due(cfg, cfg.TRAIN.CHECKPOINT_PERIOD, state.epoch):
-                save(run, must_succeed=state.epoch == cfg.SOLVER.MAX_EPOCH)
+            may_end = _is_due(cfg, validation_period_epochs, state.epoch) and is_out_of_patience(cfg, state, after=1)
+            if _is_due(cfg, cfg.TRAIN.CHECKPOINT_PERIOD, state.epoch) or may_end:
+                save(run, must_succeed=may_end or state.epoch == cfg.SOLVER.MAX_EPOCH)
             validate_if_due()
         if run.events:
             run.events.close()
@@ -317,6 +320,7 @@ def _run_validation(run: Run, validate: Validate, best_by: str) -> None:
     is_best = stats.get(best_by, -1.0) > state.best_score
     if is_best:
         state.best_score = stats[best_by]
+    state.num_worse = 0 if is_best else state.num_worse + 1
     state.is_validated = True
     best = {f"best_{best_by}": state.best_score} if best_by in stats else {}
     _log(cfg, {**stats, **best}, run.events, step=state.epoch)

@@ -93,6 +93,7 @@ def record_validation(cfg: CfgNode, state: TrainState, thresholds: Sequence[floa
         thresholds: of each class, chosen by the validation; see `hiera_video.engine.trained.load_thresholds`.
     """
     record: dict[str, Any] = {"epoch": state.epoch, "saved_at_ns": state.saved_at_ns, "best_score": state.best_score}
+    record["num_worse"] = state.num_worse
     record |= {"thresholds": list(thresholds)} if thresholds else {}
     path = get_validation_record_path(get_best_path(cfg.OUTPUT_DIR))
     try:
@@ -102,7 +103,7 @@ def record_validation(cfg: CfgNode, state: TrainState, thresholds: Sequence[floa
 
 
 def _take_validation(cfg: CfgNode, state: TrainState) -> bool:
-    """Whether nothing is left to validate; takes the best accuracy of a validation after the checkpoint."""
+    """Whether nothing is left to validate; takes what a validation after the checkpoint has found."""
     if state.step or not state.epoch:
         return True
     record: dict[str, Any] = {}
@@ -112,7 +113,7 @@ def _take_validation(cfg: CfgNode, state: TrainState) -> bool:
     record = broadcast_tree(record)
     if (record.get("epoch"), record.get("saved_at_ns")) != (state.epoch, state.saved_at_ns):
         return False
-    state.best_score = record["best_score"]
+    state.best_score, state.num_worse = record["best_score"], record.get("num_worse", 0)
     return True
 
 

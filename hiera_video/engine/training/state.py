@@ -73,6 +73,7 @@ class TrainState:
     epoch: int = 0  # finished epochs
     step: int = 0  # finished optimizer steps of the epoch that runs
     best_score: float = -1.0  # of a validation, see `run_training`
+    num_worse: int = 0  # validations since the best one
     is_validated: bool = True  # False after a resume at the end of an epoch whose validation is not known
     saved_at_ns: int | None = None  # when the newest checkpoint was taken, which tells it apart from all others
     num_bad_steps: int = 0  # steps that were left out
@@ -189,6 +190,7 @@ def make_content(
     """What a checkpoint of ``state`` holds; shares its tensors with it."""
     return {
         **get_content_to_continue(state),
+        "num_worse": state.num_worse,
         "num_bad_steps": state.num_bad_steps,
         "first_loss": state.first_loss,
         "log_rows": [dict(row) for row in state.log_rows],
@@ -252,6 +254,7 @@ def restore_state(state: TrainState, file: CheckpointFile) -> None:
     state.epoch, state.best_score = cast(int, file.epoch), training["best_score"]
     state.step = training.get("step", 0)
     state.saved_at_ns = training.get("saved_at_ns")
+    state.num_worse = training.get("num_worse", 0)
     state.num_bad_steps = training.get("num_bad_steps", 0)
     state.first_loss = training.get("first_loss")
     state.log_rows[:] = training.get("log_rows", [])

@@ -1,5 +1,7 @@
 """A run that was stopped and is started again is the same run, to the last bit."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,10 @@ import simplejson
 
 from hiera_video.engine.checkpoint import compute_digest, find_last_checkpoint, list_checkpoints
 from hiera_video.engine.launch import launch
+from hiera_video.engine.training import classify, loop
 from hiera_video.engine.training.classify import train
 from hiera_video.models.checkpoint_file import read_checkpoint_file
+from hiera_video.utils.interrupt import Interrupted
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMES = {"goodput", "clips_per_sec", "step_time_sec", "data_time_sec", "peak_memory_gb", "eta", "seconds"}
@@ -243,3 +247,73 @@ def test_mixing_needs_pairs_of_videos(make_cfg):
     ):
         with pytest.raises(ValueError, match=named):
             launch([train], make_cfg({"MIXUP.ENABLE": True, **changes}))
+
+
+EARLY = {"SOLVER.MAX_EPOCH": 7, "TRAIN.EARLY_STOP_VALIDATIONS": 2, "TRAIN.CHECKPOINT_PERIOD": 3}
+SCORES = (
+    10.0,
+    30.0,
+    20.0,
+    30.0,
+    50.0,
+    60.0,
+    70.0,
+)  # after each epoch: two in a row that are not better than the second
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Validations find `SCORES`."""
+    validate = classify.validate
+
+    def find(cfg, loader, state):
+        return {**validate(cfg, loader, state), "top1": SCORES[state.epoch - 1]}
+
+    monkeypatch.setattr(classify, "validate", find)
+
+
+def count_epochs(output_dir):
+    return [line["epoch"] for line in read_metrics(output_dir) if line["_type"] == "val_epoch"]
+
+
+def test_training_ends_early_after_validations_that_were_not_better(make_cfg, scored):
+    cfg = make_cfg(EARLY)
+    launch([train], cfg)
+    assert count_epochs(cfg.OUTPUT_DIR) == ["1/7", "2/7", "3/7", "4/7"]
+    last = find_last_checkpoint(cfg.OUTPUT_DIR)
+    assert last.name == "checkpoint_epoch_00004.pyth", "although CHECKPOINT_PERIOD is 3"
+    assert read_checkpoint_file(last.with_name("checkpoint_best.pyth")).epoch == 2
+    log = Path(cfg.OUTPUT_DIR, "stdout.log")
+    said = (
+        "training ends after 4 epochs of 7: TRAIN.EARLY_STOP_VALIDATIONS = 2 validations in a row were not better than"
+    )
+    assert log.read_text().count(f"{said} the best one, with 30.00 %") == 1
+    before = last.read_bytes()
+    launch([train], cfg)
+    assert log.read_text().count(said) == 2, "a run that has ended early ends at once, and says so"
+    assert find_last_checkpoint(cfg.OUTPUT_DIR).read_bytes() == before
+    launch([train], make_cfg({**EARLY, "TRAIN.EARLY_STOP_VALIDATIONS": 3}))
+    assert count_epochs(cfg.OUTPUT_DIR)[-1] == "7/7", "with more patience it goes on, and here gets better"
+
+
+@pytest.mark.parametrize("place", [(2, 1), (3, 0), (3, 2)], ids=str)
+def test_stopped_at_any_step_it_ends_early_at_the_same_epoch(make_cfg, scored, monkeypatch, place, tmp_path):
+    """Place (3, 2) is the last step: the stop is seen in the validation that decides."""
+    whole, stopped = (make_cfg({**EARLY, "OUTPUT_DIR": tmp_path / name}) for name in ("whole", "stopped"))
+    launch([train], whole)
+    take_step = loop.take_step
+
+    def stop_here(run, batches, meters, lr):
+        is_here = (run.state.epoch, run.state.step) == place
+        values = take_step(run, batches, meters, lr)
+        if is_here:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return values
+
+    monkeypatch.setattr(loop, "take_step", stop_here)
+    with pytest.raises(Interrupted):
+        launch([train], stopped)
+    monkeypatch.setattr(loop, "take_step", take_step)
+    launch([train], stopped)
+    assert_same_run(whole.OUTPUT_DIR, stopped.OUTPUT_DIR)
+    assert read_content(stopped.OUTPUT_DIR)["num_worse"] == 1, "the checkpoint is from before the last validation"
