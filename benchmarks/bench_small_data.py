@@ -4,10 +4,10 @@
     python benchmarks/bench_small_data.py --counts 3 10 --ways frozen full --seeds 3
     python benchmarks/bench_small_data.py --weights output/demo/mae/checkpoints/checkpoint_epoch_00040.pyth
 
-It makes the motion data set, pre-trains as configs/Demo/MOTION_MAE_8x2.yaml says (on all training videos, without their
-labels), and fine-tunes from these weights in the ways of configs/Custom: the encoder frozen under an attentive head, its
-lower stages frozen, and all of it with layer decay; `scratch` is the last way from random weights. As in the recipes,
-training ends early by its validations and the best checkpoint is tested: on the 400 test videos, in one view. Beside n
+It makes the motion data set, pre-trains as configs/Demo/MOTION_MAE_8x2.yaml says (on all training videos, without
+their labels), and fine-tunes from these weights in the ways of configs/Custom: the encoder frozen under an attentive
+head, its lower stages frozen, and all of it with layer decay; `scratch` is all of it from random weights. As in the
+recipes, training ends early by its validations and the best checkpoint is tested: on the 400 test videos, in one view. Beside n
 clips of each class for training there are n, at most 20, for validation, since whoever has few clips has few of those
 too. The model and the numbers of epochs are those of a demo. Seed s takes the s-th n clips of each class.
 
@@ -28,7 +28,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common  # noqa: E402
+import common
 
 NUM_CLASSES = 8
 BATCH = 8
