@@ -7,9 +7,9 @@
 It makes the motion data set, pre-trains as configs/Demo/MOTION_MAE_8x2.yaml says (on all training videos, without
 their labels), and fine-tunes from these weights in the ways of configs/Custom: the encoder frozen under an attentive
 head, its lower stages frozen, and all of it with layer decay; `scratch` is all of it from random weights. As in the
-recipes, training ends early by its validations and the best checkpoint is tested: on the 400 test videos, in one view. Beside n
-clips of each class for training there are n, at most 20, for validation, since whoever has few clips has few of those
-too. The model and the numbers of epochs are those of a demo. Seed s takes the s-th n clips of each class.
+recipes, training ends early by its validations and the best checkpoint is tested: on the 400 test videos, in one view.
+Beside n clips of each class for training there are n, at most 20, for validation, since whoever has few clips has few
+of those too. The model and the numbers of epochs are those of a demo. Seed s takes the s-th n clips of each class.
 
 What is done already in the output folder is not done again. Intervals (95 %) are over test videos; with several seeds
 the videos of all are taken together, and the spread is the standard deviation between seeds. The last line is one JSON

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 # that `hiera-video --help` answers at once.
 COMMANDS = {
     "run": "train, pre-train, test and extract as config files say; --list shows the recipes",
+    "crossval": "train and test in folds: each clip is tested once by a model trained without it",
     "check": "look at every video of a data set before training, and name what is wrong",
     "prepare": "write a data set's videos anew so that training reads them several times as fast",
     "pack": "pack the videos of a data set into tar files, which WebDataset reads too",

@@ -181,7 +181,7 @@ def _check_can_resume(cfg: CfgNode, file: CheckpointFile, num_videos: int) -> No
     except ValueError as error:
         logger.warning("the checkpoint's config is of another version: %s", error)
         return
-    changed = _find_changes(old, cfg)
+    changed = find_changes(old, cfg)
     fixed = (*_FIXED, *(_FIXED_WITHIN_EPOCH if file.training.get("step") else ()))
     refused = [line for key, line in changed.items() if key in fixed]
     if file.training.get("step") and file.training["num_videos"] != num_videos:
@@ -204,7 +204,7 @@ def _check_can_resume(cfg: CfgNode, file: CheckpointFile, num_videos: int) -> No
         )
 
 
-def _find_changes(old: CfgNode, new: CfgNode) -> dict[str, str]:
+def find_changes(old: CfgNode, new: CfgNode) -> dict[str, str]:
     """Key -> "key: old -> new", of the keys that differ."""
     before, now = _flatten(old), _flatten(new)
     return {key: f"{key}: {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]}
