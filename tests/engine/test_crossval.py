@@ -108,9 +108,11 @@ def test_a_stopped_cross_validation_goes_on_and_ends_the_same(make_cfg, tmp_path
     monkeypatch.setattr(loop, "take_step", stop_in_the_second_fold)
     with pytest.raises(Interrupted):
         cross_validate(stopped, plan)
-    seen = len(folders)
+    seen, first = len(folders), tmp_path / "stopped" / "fold_1" / "test_results.json"
+    written = first.stat().st_mtime_ns
     cross_validate(stopped, plan)
     assert set(folders[seen:]) == {"fold_2"}, "the first fold is not trained again"
+    assert first.stat().st_mtime_ns == written, "nor tested"
     assert len(folders) == 2 * 2 * 3, "two folds of two epochs with three steps: the second fold goes on"
     assert write_results(stopped, plan)["pooled"] == results["pooled"]
 
