@@ -13,12 +13,12 @@ from collections.abc import Sequence
 # that `hiera-video --help` answers at once.
 COMMANDS = {
     "run": "train, pre-train, test and extract as config files say; --list shows the recipes",
-    "crossval": "train and test in folds: each clip is tested once by a model trained without it",
     "check": "look at every video of a data set before training, and name what is wrong",
     "prepare": "write a data set's videos anew so that training reads them several times as fast",
     "pack": "pack the videos of a data set into tar files, which WebDataset reads too",
     "bench": "measure what a model and its data reach on this machine, and name the limit",
     "plan": "say beforehand what a training run will cost: steps, memory, cores, hours, checkpoints",
+    "crossval": "train and test in folds: each clip is tested once by a model trained without it",
     "predict": "name the classes in a video over time, also in a live stream",
     "explain": "show which parts of a video a decision rests on, as a film and a page",
     "extract": "embed videos of any length, on this machine or on a Ray cluster",
