@@ -143,8 +143,13 @@ def make_plan(
     for fold in range(num_folds) if val_share else ():
         rest = np.flatnonzero(fold_of != fold)
         groups_of_rest = None if names is None else names[rest].tolist()
-        num_parts, own_seed = round(1 / val_share), _make_seed(seed, fold)
-        part_of = divide(strata[rest], num_parts=num_parts, seed=own_seed, groups=groups_of_rest)
+        num_parts = min(round(1 / val_share), len(set(groups_of_rest or rest.tolist())))
+        if num_parts < 2:
+            raise ValueError(
+                f"the clips that fold {fold + 1} does not test are one group, so that none can be set aside for "
+                "validation: take more folds, or set TRAIN.EVAL_PERIOD 0, for which none is needed"
+            )
+        part_of = divide(strata[rest], num_parts=num_parts, seed=_make_seed(seed, fold), groups=groups_of_rest)
         is_validation[fold, rest[part_of == 0]] = True
     return Plan(videos, fold_of, is_validation, None if groups is None else len(set(groups)))
 

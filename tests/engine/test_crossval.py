@@ -47,6 +47,15 @@ def test_every_clip_is_tested_once_and_no_group_is_on_two_sides():
     assert not make_plan(videos, num_folds=4, seed=1, val_share=0).is_validation.any()
 
 
+def test_where_one_group_is_left_nothing_can_be_set_aside_for_validation():
+    videos = make_list([f"{i}.mp4" for i in range(8)], [0, 1] * 4, None)
+    plan = make_plan(videos, num_folds=3, seed=0, groups=list("aaabbbcc"))
+    assert all(0 < plan.is_validation[fold].sum() < 6 for fold in range(3)), "one of the two groups that are left"
+    with pytest.raises(ValueError, match="the clips that fold 1 does not test are one group.*TRAIN.EVAL_PERIOD 0"):
+        make_plan(videos, num_folds=2, seed=0, groups=list("aaaabbbb"))
+    assert make_plan(videos, num_folds=2, seed=0, groups=list("aaaabbbb"), val_share=0).num_groups == 2
+
+
 def test_written_lists_give_the_same_paths_and_labels(tmp_path):
     paths = ["data/my clips/a b.mp4", "/elsewhere/c.mp4", "s3://bucket/d.mp4", 'data/"e".mp4', "data/ f.mp4"]
     videos = make_list(paths, [0, 1, 2, 1, 0], None)
