@@ -93,6 +93,7 @@ def fine_tune(args: argparse.Namespace, way: str, count: int, seed: int, weights
             "TRAIN.CHECKPOINT_PERIOD": epochs,
             "TRAIN.CHECKPOINT_KEEP_LAST": 1,
             "TRAIN.EARLY_STOP_VALIDATIONS": 5,
+            "REPORT.ENABLE": False,
             "TEST.CHECKPOINT_FILE_PATH": "best",
             "TEST.NUM_ENSEMBLE_VIEWS": 1,
             "TEST.NUM_SPATIAL_CROPS": 1,
