@@ -92,7 +92,7 @@ def fine_tune(args: argparse.Namespace, way: str, count: int, seed: int, weights
             "TRAIN.EVAL_PERIOD": max(1, epochs // 15),
             "TRAIN.CHECKPOINT_PERIOD": epochs,
             "TRAIN.CHECKPOINT_KEEP_LAST": 1,
-            "TRAIN.EARLY_STOP_VALIDATIONS": 5,
+            "TRAIN.EARLY_STOP_VALIDATIONS": args.patience,
             "REPORT.ENABLE": False,
             "TEST.CHECKPOINT_FILE_PATH": "best",
             "TEST.NUM_ENSEMBLE_VIEWS": 1,
@@ -135,6 +135,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=["frozen", "partial", "full"])
     parser.add_argument("--seeds", type=int, default=1, help="how many choices of training clips, and runs")
     parser.add_argument("--steps", type=int, default=300, help="of the optimizer, at least, unless it ends early")
+    parser.add_argument("--patience", type=int, default=8, help="TRAIN.EARLY_STOP_VALIDATIONS, of about 15 in all")
     parser.add_argument("--least-epochs", type=int, default=12)
     return parser.parse_args()
 
