@@ -18,7 +18,6 @@ object.
 
 import argparse
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -81,7 +80,7 @@ def fine_tune(args: argparse.Namespace, way: str, count: int, seed: int, weights
     seconds = 0.0
     if not results.exists():
         write_lists(args.data_dir, folder / "lists", count, seed)
-        epochs = max(args.least_epochs, math.ceil(args.steps / (count * NUM_CLASSES // BATCH)))
+        epochs = max(1, min(args.epochs, args.most_steps // (count * NUM_CLASSES // BATCH)))
         pairs = {
             "DATA.PATH_TO_DATA_DIR": folder / "lists",
             "DATA.PATH_PREFIX": args.data_dir,
@@ -134,9 +133,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--counts", type=int, nargs="+", default=[3, 10, 50], help="training clips of each class")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=["frozen", "partial", "full"])
     parser.add_argument("--seeds", type=int, default=1, help="how many choices of training clips, and runs")
-    parser.add_argument("--steps", type=int, default=300, help="of the optimizer, at least, unless it ends early")
+    parser.add_argument("--epochs", type=int, default=100, help="at most")
+    parser.add_argument("--most-steps", type=int, default=2000, help="of the optimizer: 40 epochs of 50 clips a class")
     parser.add_argument("--patience", type=int, default=8, help="TRAIN.EARLY_STOP_VALIDATIONS, of about 15 in all")
-    parser.add_argument("--least-epochs", type=int, default=12)
     return parser.parse_args()
 
 
