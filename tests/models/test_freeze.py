@@ -113,7 +113,7 @@ def test_an_attentive_classifier_has_features_and_does_not_depend_on_the_order_o
     torch.testing.assert_close(logits, model(video))
     torch.testing.assert_close(model.head(model.forward_features(video)), logits)
     tokens = maps[-1].flatten(1, 3)
-    torch.testing.assert_close(model._classify(tokens.flip(1)), logits, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model.classify_tokens(tokens.flip(1)), logits, atol=1e-5, rtol=1e-4)
     weights = (model.norm(tokens) @ model.pool.query.T).softmax(dim=1)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, model.num_heads))
     assert F.cross_entropy(logits, torch.tensor([0, 1])).isfinite()
