@@ -105,6 +105,11 @@ def load_cards(
     return [_make_card(_place(clip, preview.span_sec), preview, page_dir) for clip, preview in pairs]
 
 
+def load_thumbnails(clips: Sequence[ShownClip]) -> list[bytes]:
+    """A JPEG of each clip's middle, b"" where its video cannot be read. Each video is opened once."""
+    return [preview.jpeg for preview in _load_previews(clips)]
+
+
 def format_span(start_sec: float, end_sec: float) -> str:
     """``0:12.00-0:14.13``; "" where neither end is known."""
     if math.isnan(start_sec) and math.isnan(end_sec):
