@@ -51,7 +51,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--max-points", type=int, metavar="N", help=f"more are drawn at random, and it is said; default: {limits}"
     )
-    parser.add_argument("--stills", type=int, default=400, metavar="N", help="that the page holds; default: %(default)s")
+    parser.add_argument(
+        "--stills", type=int, default=400, metavar="N", help="that the page holds; default: %(default)s"
+    )
     parser.add_argument("--metadata", help=".csv or .parquet with a column path and further columns to color by")
     parser.add_argument("--class-names", metavar="FILE", help="names of the labels: one a line, or json")
     parser.add_argument("--html", metavar="FILE", help="the page; default: map.html in the folder")

@@ -52,13 +52,13 @@ def cluster(vectors: np.ndarray, num_clusters: int, *, seed: int = 0) -> np.ndar
         ValueError: the number of clusters does not fit.
     """
     if not 1 <= num_clusters <= len(vectors):
-        raise ValueError(f"the number of clusters is {num_clusters}; it must be 1 to {len(vectors)}, the number of rows")
+        raise ValueError(
+            f"the number of clusters is {num_clusters}; it must be 1 to {len(vectors)}, the number of rows"
+        )
     distinct = len(np.unique(vectors, axis=0)) if num_clusters > len(vectors) // 2 else len(vectors)
     options = {"n_clusters": min(num_clusters, distinct), "n_init": _NUM_STARTS, "random_state": seed}
-    if len(vectors) > _MAX_EXACT_ROWS:
-        model = MiniBatchKMeans(batch_size=_BATCH_ROWS, **options)
-    else:
-        model = KMeans(**options)
+    is_large = len(vectors) > _MAX_EXACT_ROWS
+    model = MiniBatchKMeans(batch_size=_BATCH_ROWS, **options) if is_large else KMeans(**options)
     codes = model.fit_predict(np.ascontiguousarray(vectors, np.float32))
     sizes = np.bincount(codes, minlength=options["n_clusters"])
     rank = np.empty(len(sizes), np.int64)

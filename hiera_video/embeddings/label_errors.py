@@ -1,4 +1,4 @@
-"""Which labels are probably wrong: clips whose neighbors, or a classifier that has not seen them, say something else."""
+"""Which labels are probably wrong: clips whose neighbors, or a classifier that has not seen them, disagree."""
 
 from __future__ import annotations
 
@@ -63,6 +63,11 @@ class Suspects:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, count: int) -> Suspects:
+        """The worst ones."""
+        parts = (self.rows, self.suggested, self.margins, self.is_confident)
+        return Suspects(*(part[:count] for part in parts))
 
 
 def gather_evidence(
@@ -131,7 +136,7 @@ def rank_suspects(probabilities: np.ndarray, labels: np.ndarray) -> Suspects:
 
     Follows: confident learning (Northcutt et al., arXiv 1911.00068): thresholds and confident joint of section 3.1, the
     ranking by normalized margin of section 3.2.
-    Differs: lists each clip with a negative margin, not only the confidently wrong ones, because somebody looks at them.
+    Differs: lists each clip with a negative margin, not only the confidently wrong ones: somebody looks at them.
     """
     every = np.arange(len(labels))
     given = probabilities[every, labels]
@@ -174,7 +179,7 @@ def load_crossval(folder: str | os.PathLike[str], paths: list[str], labels: np.n
     found = match_paths(paths, table.index.tolist())
     absent = [name for name in paths if name not in found]
     if absent:
-        raise ValueError(f"{path}: {len(absent)} of {len(paths)} videos of the embeddings are not there: {absent[0]} ...")
+        raise ValueError(f"{path}: {len(absent)} of {len(paths)} embedded videos are not there, first {absent[0]}")
     own = table.loc[[found[name] for name in paths]]
     probabilities = np.stack(own["probs"].to_numpy()).astype(np.float64)
     if not all(isinstance(label, int) and 0 <= label < probabilities.shape[1] for label in classes):

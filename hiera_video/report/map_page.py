@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import colorsys
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from bokeh.palettes import Viridis
-from PIL import Image, ImageOps
+from PIL import Image
 
 from hiera_video.report.clip_table import shorten_paths
-from hiera_video.report.clips import ShownClip, load_thumbnails
+from hiera_video.report.clips import ShownClip, encode_jpeg, load_stills
 from hiera_video.report.page import make_data_uri, render_page
 from hiera_video.report.plots import COLORS
 
@@ -141,19 +140,16 @@ def _make_stills(table: pd.DataFrame, rows: np.ndarray) -> dict[str, Any]:
     """Sheets of stills, and the rows that they show in order; clips that cannot be read have none."""
     chosen = table.iloc[rows]
     columns = (chosen[name].tolist() for name in ("path", "start_sec", "end_sec"))
-    jpegs = load_thumbnails([ShownClip(*values) for values in zip(*columns, strict=True)])
-    kept = [(row, jpeg) for row, jpeg in zip(rows.tolist(), jpegs, strict=True) if jpeg]
+    stills = load_stills([ShownClip(*values) for values in zip(*columns, strict=True)], _STILL_PX)
+    kept = [(row, still) for row, still in zip(rows.tolist(), stills, strict=True) if still]
     width, height = _STILL_PX
     sheets = []
     for start in range(0, len(kept), _STILLS_A_SHEET):
         part = kept[start : start + _STILLS_A_SHEET]
         sheet = Image.new("RGB", (width * _STILLS_A_LINE, height * -(-len(part) // _STILLS_A_LINE)))
-        for place, (_, jpeg) in enumerate(part):
-            still = ImageOps.fit(Image.open(io.BytesIO(jpeg)).convert("RGB"), _STILL_PX)
+        for place, (_, still) in enumerate(part):
             sheet.paste(still, (place % _STILLS_A_LINE * width, place // _STILLS_A_LINE * height))
-        buffer = io.BytesIO()
-        sheet.save(buffer, "JPEG", quality=75)
-        sheets.append(make_data_uri(buffer.getvalue()))
+        sheets.append(make_data_uri(encode_jpeg(sheet)))
     return {
         "rows": _pack(np.array([row for row, _ in kept], np.int64), np.uint32),
         "sheets": sheets,

@@ -4,7 +4,7 @@
   const data = JSON.parse(document.getElementById("map-data").textContent);
   const find = (id) => document.getElementById(`map-${id}`);
   const canvas = find("canvas"), plane = find("plane"), tip = find("tip"), legend = find("legend");
-  const UNKNOWN = 65535, CELLS = 256, REACH_PX = 12, MAX_LISTED = 200, PLAYED = /\.(mp4|m4v|mov|webm|ogv)$/i;
+  const UNKNOWN = 65535, GRAY = "#8a93a1", CELLS = 256, REACH_PX = 12, MAX_LISTED = 200, PLAYED = /\.(mp4|m4v|mov|webm|ogv)$/i;
   function unpack(text, Kind) {
     const letters = atob(text), bytes = new Uint8Array(letters.length);
     for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
@@ -43,6 +43,7 @@
     view.top = (height - view.side) / 2;
   }
   function resize() {
+    if (!plane.clientWidth || !plane.clientHeight) return;  // not shown
     const before = { width, height };
     ratio = Math.min(devicePixelRatio || 1, 2);
     [width, height] = [plane.clientWidth, plane.clientHeight];
@@ -102,7 +103,7 @@
       if (around.some((key) => taken.has(key))) continue;  // no picture covers another
       taken.add(`${column},${row}`);
       const inside = place % inSheet, code = coloring.codes[i];
-      context.fillStyle = code === UNKNOWN ? "#888888" : coloring.colors[code];
+      context.fillStyle = code === UNKNOWN ? GRAY : coloring.colors[code];
       context.fillRect(x - 3, y - 3, w + 6, h + 6);
       context.drawImage(sheets[Math.floor(place / inSheet)], (inside % inLine) * w, Math.floor(inside / inLine) * h, w, h, x, y, w, h);
     }
@@ -115,13 +116,17 @@
     context.stroke();
   }
   function draw() {
-    const begin = performance.now(), style = getComputedStyle(document.documentElement);
-    const paper = pack(style.getPropertyValue("--card").trim()), zoom = view.side / view.fit;
+    if (!pixels) return;
+    const begin = performance.now(), style = getComputedStyle(document.documentElement), zoom = view.side / view.fit;
     const radius = Math.min((count > 20000 ? 1.6 : count > 3000 ? 2.4 : 4) * Math.pow(zoom, 0.4), 7);
-    const colors = [...coloring.colors, "#8a93a1"].map(pack), isAll = !words.length && !picked.size;
-    pixels.fill(paper);
-    if (!isAll) drawPoints(makeStamp(Math.max(radius * 0.8, 1) * ratio), colors.map((color) => mix(paper, color, 0.13)), 0);
-    drawPoints(makeStamp((isAll ? radius : radius * 1.25) * ratio), colors, 1);
+    if (isStale) {
+      const paper = pack(style.getPropertyValue("--card").trim()), colors = [...coloring.colors, GRAY].map(pack);
+      const isAll = !words.length && !picked.size;
+      pixels.fill(paper);
+      if (!isAll) drawPoints(makeStamp(Math.max(radius * 0.8, 1) * ratio), colors.map((color) => mix(paper, color, 0.13)), 0);
+      drawPoints(makeStamp((isAll ? radius : radius * 1.25) * ratio), colors, 1);
+      isStale = false;
+    }
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.putImageData(picture, 0, 0);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -132,8 +137,9 @@
     canvas.dataset.drawMs = (performance.now() - begin).toFixed(2);
     canvas.dataset.draws = Number(canvas.dataset.draws || 0) + 1;
   }
-  let isScheduled = false;
-  function schedule() {
+  let isScheduled = false, isStale = true;
+  function schedule({ onlyRings = false } = {}) {  // onlyRings: the points stay as they were drawn
+    isStale ||= !onlyRings;
     if (isScheduled) return;
     isScheduled = true;
     requestAnimationFrame(() => { isScheduled = false; draw(); });
@@ -184,7 +190,7 @@
     if (i !== hovered) {
       hovered = i;
       canvas.classList.toggle("on-point", i >= 0);
-      schedule();
+      schedule({ onlyRings: true });
       clearTimeout(tipTimer);
       tipVideo.hidden = true;
       tip.hidden = i < 0;
@@ -233,13 +239,14 @@
   let lowered = null;
   function filter() {
     lowered ??= data.paths.map((path) => path.toLowerCase());
-    const classes = colorings.map((one) => words.map((word) => one.names.map((name) => name.toLowerCase().includes(word))));
+    const searched = colorings.filter((one) => one === coloring || one.title !== "cluster");  // these name classes too
+    const classes = searched.map((one) => words.map((word) => one.names.map((name) => name.toLowerCase().includes(word))));
     const inPath = words.map((word) => lowered.map((path) => path.includes(word)));
     let num = 0;
     for (let i = 0; i < count; i++) {
       let isMeant = !picked.size || picked.has(coloring.codes[i]);
       for (let w = 0; w < words.length && isMeant; w++)
-        isMeant = inPath[w][videos[i]] || colorings.some((one, c) => one.codes[i] !== UNKNOWN && classes[c][w][one.codes[i]]);
+        isMeant = inPath[w][videos[i]] || searched.some((one, c) => one.codes[i] !== UNKNOWN && classes[c][w][one.codes[i]]);
       lit[i] = isMeant ? 1 : 0;
       num += lit[i];
     }
@@ -268,7 +275,7 @@
     const codes = [...coloring.names.keys(), ...(sizes[UNKNOWN] ? [UNKNOWN] : [])];
     legend.replaceChildren(...codes.map((code) => {
       const item = make("li"), button = make("button"), dot = make("span", "dot");
-      dot.style.background = code === UNKNOWN ? "#8a93a1" : coloring.colors[code];
+      dot.style.background = code === UNKNOWN ? GRAY : coloring.colors[code];
       button.type = "button";
       button.setAttribute("aria-pressed", picked.has(code));
       button.append(dot, make("span", "", code === UNKNOWN ? "unknown" : coloring.names[code]), make("span", "soft", sizes[code].toLocaleString("en")));
@@ -288,7 +295,7 @@
     findTimer = setTimeout(() => { words = target.value.toLowerCase().split(/\s+/).filter(Boolean); filter(); }, 80);
   });
   find("bar").addEventListener("submit", (event) => event.preventDefault());
-  find("pictures").addEventListener("change", schedule);
+  find("pictures").addEventListener("change", () => schedule());
   find("pictures").closest("label").hidden = !stillRows.length;
   find("color").addEventListener("change", ({ target }) => {
     coloring = colorings[Number(target.value)];
@@ -342,8 +349,8 @@
     else return;
     event.preventDefault();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", schedule);
-  for (const sheet of sheets) sheet.addEventListener("load", schedule);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => schedule());
+  for (const sheet of sheets) sheet.addEventListener("load", () => schedule());
   new ResizeObserver(resize).observe(plane);
   makeLegend();
 })();
