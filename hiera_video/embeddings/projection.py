@@ -62,6 +62,8 @@ def project(vectors: np.ndarray, *, method: str = "pca", seed: int = 0) -> Proje
     num_rows, dim = vectors.shape
     if num_rows < _MIN_ROWS or dim < 2:
         raise ValueError(f"there are {num_rows} rows of {dim} values; a map needs at least {_MIN_ROWS} rows of 2")
+    if (vectors == vectors[0]).all():  # t-SNE would divide by their spread, and crash
+        return Projection(np.zeros((num_rows, 2), np.float32), "all rows are equal")
     if method == "umap":
         return _project_umap(vectors, seed)
     if method == "tsne":

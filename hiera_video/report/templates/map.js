@@ -176,9 +176,11 @@
   const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(2).padStart(5, "0")}`;
   const getSpan = (i) => (isNaN(starts[i]) && isNaN(ends[i]) ? "" : `${clock(starts[i] || 0)}-${isNaN(ends[i]) ? "end" : clock(ends[i])}`);
   const nameCode = (one, i) => (one.codes[i] === UNKNOWN ? "" : one.names[one.codes[i]]);
+  const encode = (path) => path.split("/").map(encodeURIComponent).join("/");
   function getUrl(path) {
     if (/^https?:/i.test(path)) return path.split("#")[0];
-    return /^[a-z][a-z0-9+.-]+:\/\//i.test(path) ? "" : data.url + path.split("/").map(encodeURIComponent).join("/");
+    if (/^file:/i.test(path)) return "file://" + encode(path.slice(7));
+    return /^[a-z][a-z0-9+.-]+:\/\//i.test(path) ? "" : data.url + encode(path);
   }
   const getPlayed = (i) => (PLAYED.test(getPath(i)) ? getUrl(getPath(i)) : "");
   const getRange = (i) => (getSpan(i) ? `#t=${(starts[i] || 0).toFixed(2)}${isNaN(ends[i]) ? "" : `,${ends[i].toFixed(2)}`}` : "");
@@ -212,6 +214,7 @@
     tip.style.left = `${x + 232 > width ? Math.max(x - 228, 4) : x + 16}px`;
     tip.style.top = `${Math.min(Math.max(y - 60, 4), Math.max(height - tip.offsetHeight - 4, 4))}px`;
   }
+  tipVideo.addEventListener("error", () => { tip.querySelector(".media").hidden = tipStill.hidden; });
   tipVideo.addEventListener("loadeddata", () => { tipVideo.hidden = hovered < 0; });
 
   function choose(i) {
