@@ -140,9 +140,11 @@ def make_colorings(
     from hiera_video.report.map_page import make_coloring
 
     names = [f"{number}: {describe_group(group, class_names)}" for number, group in enumerate(groups, start=1)]
-    found = {"cluster": make_coloring("cluster", pd.Series(codes), names=names)}
-    for column in dict.fromkeys(["label", "split", *([color] if color else [])]):
-        if column in table and table[column].notna().any() and column != "cluster":
+    found = {}
+    for column in dict.fromkeys([*OWN_COLORS, *([color] if color else [])]):
+        if column == "cluster":
+            found[column] = make_coloring(column, pd.Series(codes), names=names)
+        elif column in table and table[column].notna().any():
             found[column] = make_coloring(column, table[column], names=class_names if column == "label" else None)
     first = color or ("label" if "label" in found else "cluster")
     return [found[first], *(coloring for name, coloring in found.items() if name != first)]

@@ -60,7 +60,7 @@ def test_either_evidence_ranks_alone(folder, capsys, ranking):
     assert tool.main([folder, "--rank-by", ranking, "--neighbors", "5", "--json", "-", "--top-k", "0"]) == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)["suspects"]
-    assert {record["path"] for record in found} == {"/data/4.mp4", "/data/17.mp4"}
+    assert {record["path"] for record in found[:2]} == {"/data/4.mp4", "/data/17.mp4"}
     margins = [record[f"{ranking}_for_label"] - record[f"{ranking}_for_suggested"] for record in found]
     assert margins == pytest.approx([record["margin"] for record in found], abs=1e-5)
     assert captured.err == f"written: {folder}/label_errors.html\n"

@@ -54,7 +54,7 @@ def test_fractions_are_colored_by_ranges_of_equal_size():
     found = make_coloring("age", values)
     assert np.bincount(found.codes[:-1]).tolist() == [100] * 8 and found.codes[-1] == -1
     edges = [float(name.split(" to ")[0]) for name in found.names]
-    np.testing.assert_allclose(edges[1:], np.quantile(values[:-1], np.arange(1, 8) / 8), rtol=1e-3)
+    np.testing.assert_allclose(edges[1:], np.quantile(values[:-1], np.arange(1, 8) / 8), rtol=5e-3)
 
 
 def test_colors_that_nobody_could_tell_apart_are_refused():
@@ -125,7 +125,9 @@ def move(browser, x, y):
 def read_pixel(browser, x, y):
     return browser.run(
         "const canvas = document.getElementById('map-canvas'), box = canvas.getBoundingClientRect();"
-        "return [...canvas.getContext('2d').getImageData(arguments[0] - box.left, arguments[1] - box.top, 1, 1).data];",
+        "const copy = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });"
+        "copy.drawImage(canvas, box.left - arguments[0], box.top - arguments[1]);"
+        "return [...copy.getImageData(0, 0, 1, 1).data];",
         x,
         y,
     )[:3]
@@ -175,8 +177,7 @@ def test_search_and_legend_leave_the_others_faint(page, folder, browser):
     field.clear()
     field.send_keys("a.we")  # a path
     browser.wait("return document.getElementById('map-count').textContent === '2 of 5 clips'")
-    field.clear()
-    browser.press("x", "BACKSPACE")
+    browser.run("arguments[0].value = ''; arguments[0].dispatchEvent(new Event('input'))", field)
     browser.wait("return document.getElementById('map-found').hidden")
     buttons = browser.find("#map-legend button")
     assert [button.text.split("\n")[-1] for button in buttons] == ["2", "1", "1", "1"]
@@ -214,13 +215,18 @@ def test_keys_and_the_wheel_move_the_map(page, folder, browser):
     assert read_pixel(browser, x + 60, y) == [0x8A, 0x93, 0xA1] and read_pixel(browser, x, y) == [0x1D, 0x22, 0x2B]
     press("0")
     assert read_pixel(browser, x, y) == [0x8A, 0x93, 0xA1]
-    press("+")
-    corner = find_place(browser, 0.5 + 0.5 / 1.5, 0.5)  # half way to the border as it is shown now
-    move(browser, *corner)
+    press("+")  # about the middle: what stood at a corner stands half as far out again
+    assert read_pixel(browser, *find_place(browser, 0, 1)) == [0x1D, 0x22, 0x2B]
     press("-")
-    press("-")
+    assert read_pixel(browser, *find_place(browser, 0, 1)) == [0xE0, 0x80, 0x3A]
+    corner = find_place(browser, 0, 1)
+    before = browser.run(draws)
+    browser._call("Input.dispatchMouseEvent", type="mouseWheel", x=corner[0], y=corner[1], deltaX=0, deltaY=-200)
+    browser.wait(f"{draws} > {before}")
+    assert read_pixel(browser, *corner) == [0xE0, 0x80, 0x3A]  # what the pointer is on stays
+    assert read_pixel(browser, x, y) == [0x1D, 0x22, 0x2B]
     browser.find("[data-zoom=all]")[0].click()
     browser.find("#map-pictures")[0].click()
-    browser.wait(f"{draws} > 6")
+    browser.wait(f"{draws} > {before + 2}")
     assert read_pixel(browser, *find_place(browser, 0, 1)) != [0xE0, 0x80, 0x3A]  # a picture stands there
     browser.check()
