@@ -12,6 +12,7 @@ METHODS = ("pca", "tsne", "umap")
 _PERPLEXITY = 30.0
 _REDUCED_DIM = 50  # that t-SNE and UMAP start from
 _MIN_ROWS = 3
+_MIN_SPECTRAL_ROWS = 10  # with fewer umap-learn's own start fails
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,9 @@ def _project_umap(vectors: np.ndarray, seed: int) -> Projection:
     except ImportError as error:
         raise ImportError('the method umap needs the package umap-learn: pip install "hiera_video[umap]"') from error
     num_neighbors = min(15, len(vectors) - 1)
-    points = UMAP(n_components=2, n_neighbors=num_neighbors, random_state=seed).fit_transform(_reduce(vectors, seed))
+    init = "spectral" if len(vectors) >= _MIN_SPECTRAL_ROWS else "random"
+    model = UMAP(n_components=2, n_neighbors=num_neighbors, init=init, random_state=seed, n_jobs=1)
+    points = model.fit_transform(_reduce(vectors, seed))
     fact = f"UMAP, {num_neighbors} neighbors: neighbors stay near, distances between groups mean little"
     return Projection(np.asarray(points, np.float32), fact)
 

@@ -176,7 +176,8 @@ def _pack(values: np.ndarray, dtype: type) -> str:
 
 
 def _name(value: Any, names: Sequence[str] | None) -> str:
-    return names[value] if names and isinstance(value, (int, np.integer)) and 0 <= value < len(names) else str(value)
+    is_number = isinstance(value, int | np.integer)
+    return names[int(value)] if names and is_number and 0 <= value < len(names) else str(value)
 
 
 def _choose_colors(count: int) -> list[str]:
