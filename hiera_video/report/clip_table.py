@@ -32,9 +32,14 @@ def make_clip_data(clips: ScoredClips, page_dir: str | os.PathLike[str]) -> dict
         "confidences": [None if value != value else round(100 * value, 1) for value in clips.confidences.tolist()],
         "paths": paths,
         "folder": folder,
-        "closed": [i for i, path in enumerate(clips.paths) if split_member(path) is not None or is_series(path)],
+        "closed": find_closed(clips.paths),
         "url": url,
     }
+
+
+def find_closed(paths: Sequence[str]) -> list[int]:
+    """Positions of the paths that no browser opens: members of tar files, and pictures."""
+    return [i for i, path in enumerate(paths) if split_member(path) is not None or is_series(path)]
 
 
 def shorten_paths(paths: Sequence[str], page_dir: str | os.PathLike[str]) -> tuple[list[str], str, str]:

@@ -107,7 +107,7 @@ def load_cards(
 
 def load_stills(clips: Sequence[ShownClip], size_px: tuple[int, int]) -> list[Image.Image | None]:
     """A small RGB picture of each clip's middle, cut to a size (width, height); None where its video cannot be read."""
-    jpegs = [preview.jpeg for preview in _load_previews(clips)]
+    jpegs = [preview.jpeg for preview in _load_previews(clips, False)]
     return [ImageOps.fit(Image.open(io.BytesIO(jpeg)), size_px) if jpeg else None for jpeg in jpegs]
 
 

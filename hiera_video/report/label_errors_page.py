@@ -68,7 +68,7 @@ def render_label_errors_page(
         page_dir: folder that the page will lie in.
     """
     rows = suspects.rows.tolist()
-    cards = load_cards([ShownClip(paths[row]) for row in rows], page_dir)
+    cards = load_cards([ShownClip(paths[row]) for row in rows], page_dir, with_copies=True)
     near = evidence.neighbors[suspects.rows][:, :NUM_NEIGHBORS]  # (m, k)
     distinct, places = np.unique(near, return_inverse=True)
     stills = load_stills([ShownClip(paths[row]) for row in distinct.tolist()], _STILL_PX)

@@ -14,7 +14,7 @@ import pandas as pd
 from bokeh.palettes import Viridis
 from PIL import Image
 
-from hiera_video.report.clip_table import shorten_paths
+from hiera_video.report.clip_table import find_closed, shorten_paths
 from hiera_video.report.clips import ShownClip, encode_jpeg, load_stills
 from hiera_video.report.page import make_data_uri, render_page
 from hiera_video.report.plots import COLORS
@@ -105,6 +105,7 @@ def render_map_page(
         "ends": _pack(table["end_sec"].to_numpy(np.float32), np.float32),
         "paths": short,
         "folder": folder,
+        "closed": find_closed(paths.tolist()),
         "url": url,
         "colorings": [_describe(coloring) for coloring in colorings],
         "stills": _make_stills(table, choose_stills(coordinates, num_stills)),

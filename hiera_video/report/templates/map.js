@@ -177,12 +177,15 @@
   const getSpan = (i) => (isNaN(starts[i]) && isNaN(ends[i]) ? "" : `${clock(starts[i] || 0)}-${isNaN(ends[i]) ? "end" : clock(ends[i])}`);
   const nameCode = (one, i) => (one.codes[i] === UNKNOWN ? "" : one.names[one.codes[i]]);
   const encode = (path) => path.split("/").map(encodeURIComponent).join("/");
-  function getUrl(path) {
+  const closed = new Set(data.closed);
+  function getUrl(i) {
+    const path = getPath(i);
+    if (closed.has(videos[i])) return "";
     if (/^https?:/i.test(path)) return path.split("#")[0];
     if (/^file:/i.test(path)) return "file://" + encode(path.slice(7));
     return /^[a-z][a-z0-9+.-]+:\/\//i.test(path) ? "" : data.url + encode(path);
   }
-  const getPlayed = (i) => (PLAYED.test(getPath(i)) ? getUrl(getPath(i)) : "");
+  const getPlayed = (i) => (PLAYED.test(getPath(i)) ? getUrl(i) : "");
   const getRange = (i) => (getSpan(i) ? `#t=${(starts[i] || 0).toFixed(2)}${isNaN(ends[i]) ? "" : `,${ends[i].toFixed(2)}`}` : "");
 
   // The tip: at once the still of the page, if there is one; the video's own frame when the pointer rests.
@@ -219,7 +222,7 @@
 
   function choose(i) {
     chosen = i;
-    const place = find("clip"), address = getPlayed(i), link = getUrl(getPath(i)), chips = make("div", "chips");
+    const place = find("clip"), address = getPlayed(i), link = getUrl(i), chips = make("div", "chips");
     for (const one of colorings) if (nameCode(one, i)) chips.append(make("span", "chip", `${one.title}: ${nameCode(one, i)}`));
     if (getSpan(i)) chips.append(make("span", "chip", getSpan(i)));
     place.replaceChildren();
