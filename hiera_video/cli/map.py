@@ -95,11 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     count = args.clusters or choose_num_clusters(len(vectors), table["label"].nunique())
     codes = cluster(vectors, count, seed=args.seed)
     groups = describe_clusters(codes, table["label"])
-    things, folder = ("videos" if args.per_video else "rows"), os.path.normpath(args.folder)
+    num_videos, folder = f"{table['path'].nunique():,} videos", os.path.normpath(args.folder)
     facts = [
-        f"{len(table):,} {things} of {table['path'].nunique():,} videos in {folder}"
+        f"{'' if args.per_video else f'{len(table):,} rows of '}{num_videos} in {folder}"
         + (f", drawn at random from {num_rows:,} (--max-points)" if len(table) < num_rows else ""),
-        f"{args.method.upper()}: {projection.fact}",
+        projection.fact,
     ]
     path = Path(args.html or os.path.join(args.folder, "map.html"))
     page = render_map_page(

@@ -87,7 +87,7 @@ def gather_evidence(
         labels: int64 (n,), in [0, K), at least two videos of each class.
         num_classes: K, at least 2.
         predicted: float (n, K), probabilities from elsewhere, such as cross-validation of the whole model; None: those
-            of `predict_out_of_fold`.
+            of `predict_out_of_fold`. Where a row has none (NaN, or all 0), the neighbors speak alone.
         num_neighbors: how many vote; all others, where there are fewer.
         num_folds: of the logistic regression.
         seed: of its folds.
@@ -97,7 +97,9 @@ def gather_evidence(
     shares = weigh_votes(cosines, targets[rows]).numpy()
     if predicted is None:
         predicted = predict_out_of_fold(vectors.numpy(), labels, num_classes, num_folds=num_folds, seed=seed)
-    return Evidence(shares, rows.numpy(), cosines.numpy(), np.asarray(predicted, np.float64))
+    predicted = np.asarray(predicted, np.float64)
+    is_known = np.isfinite(predicted).all(axis=1) & (predicted.sum(axis=1) > 0)
+    return Evidence(shares, rows.numpy(), cosines.numpy(), np.where(is_known[:, None], predicted, shares))
 
 
 def predict_out_of_fold(

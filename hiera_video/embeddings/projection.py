@@ -72,7 +72,7 @@ def project(vectors: np.ndarray, *, method: str = "pca", seed: int = 0) -> Proje
     model = PCA(2, svd_solver="full" if num_rows < dim else "covariance_eigh")
     points = model.fit_transform(vectors.astype(np.float64))
     shares = 100 * np.nan_to_num(model.explained_variance_ratio_)
-    fact = f"the two axes hold {shares[0]:.1f} % and {shares[1]:.1f} % of the variance"
+    fact = f"PCA: the two axes hold {shares[0]:.1f} % and {shares[1]:.1f} % of the variance"
     return Projection(points.astype(np.float32), fact)
 
 
@@ -80,7 +80,7 @@ def _project_tsne(vectors: np.ndarray, seed: int) -> Projection:
     perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)
     model = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
     points = model.fit_transform(_reduce(vectors, seed))
-    fact = f"t-SNE, perplexity {perplexity:.0f}: neighbors stay near, distances between groups mean little"
+    fact = f"t-SNE with perplexity {perplexity:.0f}: neighbors stay near, distances between groups mean little"
     return Projection(points.astype(np.float32), fact)
 
 
@@ -93,7 +93,7 @@ def _project_umap(vectors: np.ndarray, seed: int) -> Projection:
     init = "spectral" if len(vectors) >= _MIN_SPECTRAL_ROWS else "random"
     model = UMAP(n_components=2, n_neighbors=num_neighbors, init=init, random_state=seed, n_jobs=1)
     points = model.fit_transform(_reduce(vectors, seed))
-    fact = f"UMAP, {num_neighbors} neighbors: neighbors stay near, distances between groups mean little"
+    fact = f"UMAP with {num_neighbors} neighbors: neighbors stay near, distances between groups mean little"
     return Projection(np.asarray(points, np.float32), fact)
 
 

@@ -60,7 +60,7 @@ def test_videos_colors_and_a_part_of_the_points(folder, capsys, tmp_path):
     words = ["--metadata", tmp_path / "m.csv", "--color", "who", "--per-video", "--max-points", "9", "--clusters", "2"]
     assert tool.main([str(folder), *map(str, words), "--html", str(page), "--method", "tsne"]) == 0
     out = capsys.readouterr().out
-    assert f"9 videos of 9 videos in {folder}, drawn at random from 12 (--max-points)" in out and "t-SNE" in out
+    assert f"9 videos in {folder}, drawn at random from 12 (--max-points)" in out and "t-SNE" in out
     assert read_titles(page) == (["who", "label", "cluster", "split"], 9)
 
 

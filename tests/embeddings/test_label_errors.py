@@ -154,3 +154,12 @@ def test_files_that_are_none(crossval, tmp_path):
 def test_both_kinds_of_evidence_count_the_same():
     evidence = Evidence(np.array([[1.0, 0.0]]), np.zeros((1, 1)), np.zeros((1, 1)), np.array([[0.2, 0.8]]))
     np.testing.assert_allclose(evidence.combine(), [[0.6, 0.4]])
+
+
+def test_where_a_classifier_failed_the_neighbors_speak_alone():
+    rows, labels, *_ = make_clusters(num_rows=40)
+    predicted = np.full((40, 5), 0.2)
+    predicted[3], predicted[5] = np.nan, 0.0
+    evidence = gather_evidence(rows, labels, num_classes=5, predicted=predicted)
+    np.testing.assert_array_equal(evidence.predicted[[3, 5]], evidence.neighbor_shares[[3, 5]])
+    np.testing.assert_array_equal(evidence.predicted[4], predicted[4])

@@ -24,7 +24,7 @@ def test_pca_is_the_singular_value_decomposition(shape):
     wanted *= np.sign((found.points * wanted).sum(axis=0))  # an axis may point either way
     np.testing.assert_allclose(found.points, wanted, atol=1e-4)
     shares = 100 * values[:2] ** 2 / (values**2).sum()
-    assert found.fact == f"the two axes hold {shares[0]:.1f} % and {shares[1]:.1f} % of the variance"
+    assert found.fact == f"PCA: the two axes hold {shares[0]:.1f} % and {shares[1]:.1f} % of the variance"
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])

@@ -118,7 +118,7 @@
   function draw() {
     if (!pixels) return;
     const begin = performance.now(), style = getComputedStyle(document.documentElement), zoom = view.side / view.fit;
-    const radius = Math.min((count > 20000 ? 1.6 : count > 3000 ? 2.4 : 4) * Math.pow(zoom, 0.4), 7);
+    const radius = Math.min((count > 20000 ? 1.6 : count > 3000 ? 2.4 : 3.4) * Math.pow(zoom, 0.4), 7);
     if (isStale) {
       const paper = pack(style.getPropertyValue("--card").trim()), colors = [...coloring.colors, GRAY].map(pack);
       const isAll = !words.length && !picked.size;
