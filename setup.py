@@ -55,6 +55,8 @@ setup(
         # Approximate search among embeddings, embedding on a cluster, models for other runtimes.
         "faiss": ["faiss-cpu>=1.8"],
         "ray": ["ray[data]>=2.30"],
+        # Maps of embeddings with `hiera-video map --method umap`.
+        "umap": ["umap-learn>=0.5.7"],
         # Boxes and masks in pictures: COCO's masks and its evaluation.
         "detection": ["faster-coco-eval>=1.6"],
         "slurm": ["submitit>=1.5"],

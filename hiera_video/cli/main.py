@@ -24,6 +24,8 @@ COMMANDS = {
     "extract": "embed videos of any length, on this machine or on a Ray cluster",
     "search": "find the clips most similar to an example, or near-duplicates, among embeddings",
     "probe": "measure what embeddings tell about classes, with classifiers and retrieval",
+    "map": "draw embeddings in two dimensions, as a page to color, search and play from",
+    "find-label-errors": "rank the clips whose label is probably wrong, on a page with players",
     "report": "write a page about a run, or compare runs: curves, classes, confusions, mistakes as players",
     "submit": "submit a run to Slurm, which starts it again until it has ended",
     "export": "write a model as a torch.export program and as an ONNX graph, and verify both",

@@ -88,3 +88,11 @@ def read_vectors(folder: str | os.PathLike[str]) -> Embeddings:
     if len(embeddings) == 0:
         raise ValueError(f"{folder} holds no rows")
     return embeddings
+
+
+def check_finite(embeddings: Embeddings) -> None:
+    """Raises ValueError, with the first path, where an embedding holds NaN or infinity."""
+    finite = embeddings.vectors.isfinite().all(dim=1)
+    if not finite.all():
+        path = embeddings.table["path"].iloc[int((~finite).nonzero()[0, 0])]
+        raise ValueError(f"{int((~finite).sum())} of {len(finite)} embeddings hold NaN or infinity, first of {path}")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hiera_video.report.page import make_data_uri
 from hiera_video.video import VideoDecodeError, VideoReader, is_series
@@ -103,6 +103,12 @@ def load_cards(
     """
     pairs = zip(clips, _load_previews(clips, with_copies), strict=True)
     return [_make_card(_place(clip, preview.span_sec), preview, page_dir) for clip, preview in pairs]
+
+
+def load_stills(clips: Sequence[ShownClip], size_px: tuple[int, int]) -> list[Image.Image | None]:
+    """A small RGB picture of each clip's middle, cut to a size (width, height); None where its video cannot be read."""
+    jpegs = [preview.jpeg for preview in _load_previews(clips, False)]
+    return [ImageOps.fit(Image.open(io.BytesIO(jpeg)), size_px) if jpeg else None for jpeg in jpegs]
 
 
 def format_span(start_sec: float, end_sec: float) -> str:
@@ -236,6 +242,11 @@ def _make_copy(reader: VideoReader, clip: ShownClip) -> bytes:
 def _encode_jpeg(frame: np.ndarray) -> bytes:
     picture = Image.fromarray(frame)
     picture.thumbnail(_THUMBNAIL_PX)
+    return encode_jpeg(picture)
+
+
+def encode_jpeg(picture: Image.Image) -> bytes:
+    """A picture as a JPEG file."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()

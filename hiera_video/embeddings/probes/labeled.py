@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hiera_video.embeddings.reading import Embeddings
+from hiera_video.embeddings.reading import Embeddings, check_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +54,7 @@ def group_by_video(embeddings: Embeddings, classes: Sequence[Any]) -> LabeledVid
     Raises:
         ValueError: an embedding holds NaN or infinity.
     """
-    finite = embeddings.vectors.isfinite().all(dim=1)
-    if not finite.all():
-        path = embeddings.table["path"].iloc[int((~finite).nonzero()[0, 0])]
-        raise ValueError(f"{int((~finite).sum())} of {len(finite)} embeddings hold NaN or infinity, first of {path}")
+    check_finite(embeddings)
     codes, _ = pd.factorize(embeddings.table["path"])
     labels = embeddings.table["label"][~embeddings.table["path"].duplicated()]
     return LabeledVideos(

@@ -72,9 +72,41 @@ def vote(
     shares = []
     for similarity in _compute_similarity(test, train):
         values, rows = _take_nearest(similarity, num_neighbors)  # (c, k)
-        weights = ((values.double() - 1) / temperature).exp()
-        shares.append(torch.einsum("ck,ckl->cl", weights / weights.sum(dim=1, keepdim=True), targets[rows]))
+        shares.append(weigh_votes(values, targets[rows], temperature=temperature))
     return torch.cat(shares).numpy()
+
+
+def find_neighbors(vectors: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows most similar to each row, itself left out.
+
+    Args:
+        vectors: float (n, D), finite, n at least 2.
+        count: how many; all others, where there are fewer.
+
+    Returns:
+        falling cosines (n, k), and int64 rows (n, k); of equally similar rows the earlier comes first.
+    """
+    found, start = [], 0
+    for similarity in _compute_similarity(vectors, vectors):
+        similarity.diagonal(start).fill_(-torch.inf)
+        start += len(similarity)
+        found.append(_take_nearest(similarity, min(count, len(vectors) - 1)))
+    cosines, rows = zip(*found, strict=True)
+    return torch.cat(cosines), torch.cat(rows)
+
+
+def weigh_votes(cosines: torch.Tensor, targets: torch.Tensor, *, temperature: float = 0.07) -> torch.Tensor:
+    """The share of each class among neighbors whose vote weighs exp(cosine / temperature).
+
+    Args:
+        cosines: float (n, k).
+        targets: float64 (n, k, K), 1 where a neighbor has a class.
+
+    Returns:
+        float64 (n, K), in [0, 1].
+    """
+    weights = ((cosines.double() - 1) / temperature).exp()
+    return torch.einsum("ck,ckl->cl", weights / weights.sum(dim=1, keepdim=True), targets)
 
 
 def score_retrieval(
