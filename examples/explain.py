@@ -1,59 +1,47 @@
-"""Asks a classifier which part of a video it looked at: hides one square after the other, and sees what is lost.
+"""Asks a classifier which parts of a video its answer rests on, and draws them.
 
-    python examples/explain.py clip.mp4 --weights hiera_base_16x224.pth --output explained.png
+    python examples/explain.py clip.mp4 --checkpoint checkpoint_best.pyth --output explained.png
 
-Each square of 32 px is made gray in all frames. The picture is brighter where the answer's probability fell most.
+`hiera-video explain` makes a page and a film of it. Here is what it computes: how much evidence for the class each mask
+unit of a window adds (2 frames × 32 × 32 px); below 0 where it speaks against it.
 """
 
 import argparse
 
-import torch
+import numpy as np
 from PIL import Image
-from torch.nn import functional as F
 
 import hiera_video as hv
 
-UNIT_PX = 32
 
-
-def load_clip(path, num_frames, side):
-    """Frames spread over a whole video: float (3, T, H, W) in [0, 1]."""
-    with hv.VideoReader(path) as reader:
-        frames = reader.get_frames([i * len(reader) // num_frames for i in range(num_frames)])
-    video = F.interpolate(frames.permute(0, 3, 1, 2).float() / 255, (side, side), mode="bilinear", antialias=True)
-    return video.clamp(0, 1).transpose(0, 1)  # (T, C, H, W) -> (C, T, H, W)
+def paint(window):
+    """The frames of a window beside each other, brighter where their mask units speak for the class: (H, n * W, 3)."""
+    units, frames = window.scores, window.frames  # (ut, uh, uw), uint8 (T, H, W, 3)
+    shown = frames[:: len(frames) // len(units)][: len(units)]  # one frame for each unit in time
+    heat = np.clip(units / max(units.max(), 1e-9), 0, 1)
+    heat = heat.repeat(frames.shape[1] // units.shape[1], axis=1).repeat(frames.shape[2] // units.shape[2], axis=2)
+    painted = shown * (0.25 + 0.75 * heat[..., None])
+    return np.concatenate(list(painted.astype(np.uint8)), axis=1)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video")
-    parser.add_argument("--model", default="hiera_base_16x224")
-    parser.add_argument("--classes", type=int, default=400, help="of the weights' head")
-    parser.add_argument("--weights", help="path or URL; default: random ones, which look at nothing")
-    parser.add_argument("--size", type=int, nargs=3, default=(16, 224, 224), metavar=("T", "H", "W"))
+    parser.add_argument("--checkpoint", required=True, help="path or URL of a classifier's weights")
+    parser.add_argument("--cfg", nargs="*", default=[], help="its recipe, where the weights do not hold their config")
+    parser.add_argument("--class-name", default="", help="default: the likeliest class of the video")
     parser.add_argument("--output", default="explained.png")
     args = parser.parse_args()
 
-    model = hv.build_model(args.model, num_classes=args.classes, input_size=tuple(args.size)).eval()
-    if args.weights:
-        print(hv.load_weights(model, args.weights))
-    pixels = load_clip(args.video, args.size[0], args.size[1])
-    clip = (pixels - 0.45) / 0.225
-    rows, columns = args.size[1] // UNIT_PX, args.size[2] // UNIT_PX
-    with torch.no_grad():
-        whole = model(clip[None]).softmax(1)[0]  # (K,)
-        answer = int(whole.argmax())
-        lost = torch.zeros(rows, columns)
-        for row in range(rows):
-            hidden = clip.repeat(columns, 1, 1, 1, 1)  # (columns, C, T, H, W)
-            for column in range(columns):
-                top, left = row * UNIT_PX, column * UNIT_PX
-                hidden[column, :, :, top : top + UNIT_PX, left : left + UNIT_PX] = 0  # the mean color
-            lost[row] = whole[answer] - model(hidden).softmax(1)[:, answer]
-    heat = (lost.clamp(min=0) / lost.max().clamp(min=1e-9)).repeat_interleave(UNIT_PX, 0).repeat_interleave(UNIT_PX, 1)
-    picture = pixels[:, args.size[0] // 2] * (0.25 + 0.75 * heat)  # (C, H, W)
-    Image.fromarray((picture * 255).byte().permute(1, 2, 0).numpy()).save(args.output)
-    print(f"class {answer}, {whole[answer]:.1%}; the most important square costs {lost.max():.1%}: {args.output}")
+    found = hv.explain(args.video, checkpoint=args.checkpoint, class_name=args.class_name, cfg_files=args.cfg)
+    print(f"{found.class_name}: {found.probability:.1%} of {args.video}; a mask unit is {found.unit_size} (T, H, W)")
+    for window in found.windows:
+        place = np.unravel_index(window.scores.argmax(), window.scores.shape)
+        times = f"{window.start_sec:7.2f} to {window.end_sec:7.2f} s"
+        most = f"unit {tuple(map(int, place))} adds most, {window.scores.max():.2f}"
+        print(f"{times}: {window.probability:6.1%}; {most}; all explain {window.explained:.0%}")
+    Image.fromarray(np.concatenate([paint(window) for window in found.windows])).save(args.output)
+    print(f"{args.output}: a row for each of {len(found.windows)} windows")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ TINY_DETECTOR = f"{TINY_MODEL} DATA.TRAIN_CROP_SIZE 64 DATA.TEST_CROP_SIZE 64 DE
 TINY_ACTIONS = f"{TINY} MODEL.NUM_CLASSES 4 DATA.TARGET_FPS 10 AVA.START_SEC 0.0 AVA.TRAIN_PREDICT_BOX_LISTS [] " + (
     f"AVA.TEST_PREDICT_BOX_LISTS \"['{action_fixtures.PERSONS}']\""
 )
-CLASSES = ("jump", "run", "sit", "turn", "wave")
+CLASSES = ("archery", "jump", "run", "sit", "wave")
 # Kind of weights -> recipe, changes, names of classes.
 WEIGHTS = {
     "video": ("Kinetics/HIERA_B_16x4.yaml", TINY, ()),
@@ -50,6 +50,7 @@ WEIGHTS = {
 }
 # Files of weights as the pages name them. Where a page means another kind by a name, the rule of its command says so.
 WEIGHT_FILES = {
+    "checkpoint_best.pyth": "clips",
     "hiera_base_16x224.pth": "video",
     "shared/hiera_base_16x224.pth": "video",
     "hiera_base_224.pth": "picture",

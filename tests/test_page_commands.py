@@ -70,7 +70,7 @@ RULES = (
     # ---- examples
     Rule(r"python examples/finetune.py", f"{CLIP} --epochs 1", ("mine.pth",)),
     Rule(r"python examples/embed_and_search.py", "", ("output/embeddings",)),
-    Rule(r"python examples/explain.py", CLIP, ("explained.png",)),
+    Rule(r"python examples/explain.py", "", ("explained.png",)),
     Rule(r"python examples/mae_picture.py", CLIP, ("mae.png",)),
     # ---- data
     Rule(r"hiera-video check --cfg Demo/", TINY, ("output/look/manifest.parquet",)),
@@ -100,6 +100,9 @@ RULES = (
     Rule(r"hiera-video predict", "--window-sec 0.3"),
     Rule(r"hiera-video extract .*--window-sec", f"{TINY} {WINDOWS}", ("output/embeddings/embeddings",)),
     Rule(r"hiera-video extract", "DATA_LOADER.NUM_WORKERS 0", ("output/tour_embeddings",)),
+    Rule(r"hiera-video explain .*--class", "--window-sec 0.3 --max-windows 2"),
+    Rule(r"hiera-video explain .*TEST_CROP_SIZE", "", (), {"checkpoint_best.pyth": "motion"}),
+    Rule(r"hiera-video explain"),
     Rule(r"hiera-video report output/k400", "", ("output/k400/report.html",)),
     Rule(r"hiera-video report output/a output/b", "", ("output/a/comparison.html",)),
     Rule(r"hiera-video search .*--start-sec", "--start-sec 0.2 --end-sec 0.4", ("found.html",)),
