@@ -113,7 +113,7 @@ def write_world(folder):
 def write_class_folders(folder, videos):
     for position, video in enumerate(videos[:40]):
         split = ("train", "train", "val", "test")[position // len(CLASSES) % 4]
-        path = folder / split / CLASSES[position % len(CLASSES)] / video.name
+        path = folder / split / CLASSES[position % len(CLASSES)] / f"subject{position % 4}_{video.name}"
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(video, path)
 

@@ -84,6 +84,7 @@ RULES = (
     ),
     Rule(r"hiera-video make-motion-dataset", "--train 24 --val 8 --test 11 --workers 1", ("data/motion/train.csv",)),
     # ---- jobs
+    Rule(r"hiera-video crossval", f"{JOB} --folds 2", ("output/folds/crossval.json",)),
     Rule(r"hiera-video bench", f"{JOB} --seconds 0.05", ("output/bench.json",)),
     Rule(r"hiera-video plan .*_MAE_", TINY_MAE),
     Rule(r"hiera-video plan", TINY),
