@@ -1,12 +1,15 @@
-# `make demo` and `make test` set up everything they need in .venv; PYTHON chooses the interpreter it is made of.
+# `make demo`, `make docs` and `make test` set up everything they need in .venv; PYTHON chooses the interpreter it is made of.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-fast lint types clean
+.PHONY: demo docs test test-fast lint types clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/run_demo.py
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/build_site.py
 
 test: lint types
 	$(BIN)/python -m pytest

@@ -61,6 +61,8 @@ setup(
         "detection": ["faster-coco-eval>=1.6"],
         "slurm": ["submitit>=1.5"],
         "export": ["onnx>=1.17", "onnxscript>=0.6.1", "onnxruntime>=1.20"],
+        # The site of docs/, built by `make docs`.
+        "docs": ["mkdocstrings-python>=2.0.11", "zensical>=0.0.73,<0.2"],
         "test": [
             "aiohttp>=3.9",
             "faiss-cpu>=1.8",
@@ -75,6 +77,8 @@ setup(
             "transformers>=5.0",
             "scikit-image>=0.24",
             "hypothesis>=6.100",
+            "mkdocstrings-python>=2.0.11",
+            "zensical>=0.0.73,<0.2",
             "pytest>=8.2",
             "mypy>=1.14",
             "pandas-stubs>=2.2",
