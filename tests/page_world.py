@@ -105,6 +105,7 @@ def write_world(folder):
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 90, 3), dtype=np.uint8)).save(folder / name)
     (folder / "train.csv").write_text("my_videos/a.mp4 0\nmy_videos/b.mp4 1\n")
     (folder / "test.csv").write_text("my_videos/c.mp4 0\n")
+    shutil.copy(motion / "classnames.json", folder / "classnames.json")
     (folder / "list.csv").write_text("my_videos/a.mp4\nmy_videos/b.mp4\n")
     for name, kind in WEIGHT_FILES.items():
         write_weights(folder / name, kind)
