@@ -70,7 +70,7 @@ class VideoExplanation:
         is_multilabel: whether a video may have several classes.
         windows: those that were explained.
         unit_size: frames, height and width (px) of a mask unit, as the model sees the video.
-        num_masks: of each window.
+        num_masks: of each window; fewer than were asked for where its units have no more sets.
         seed: of the masks.
     """
 
@@ -205,7 +205,7 @@ def explain(
         is_multilabel=is_multilabel(cfg),
         windows=windows,
         unit_size=_in_time([s * m for s, m in zip(model.patch_stride, model.mask_unit_size, strict=True)]),
-        num_masks=settings.num_masks,
+        num_masks=len(deleted),
         seed=settings.seed,
     )
 

@@ -60,6 +60,12 @@ def test_windows_are_spread_and_their_numbers_are_those_of_the_parts(trained, vi
     np.testing.assert_allclose(window.cam, compute_grad_cam(trained.model, clip, found.label), atol=1e-5)
 
 
+def test_the_number_of_masks_is_that_of_those_that_there_are(trained, video):
+    """A window of 8 units has 255 sets of them that leave something visible: more masks than that do not exist."""
+    found = explain(video, checkpoint=trained, window_sec=2.4, settings=ExplainSettings(num_masks=300))
+    assert found.num_masks == 255 and '"num_masks": 255' in found.to_json()
+
+
 def test_the_same_each_time_and_other_masks_with_another_seed(trained, video):
     options = {"checkpoint": trained, "window_sec": 2.4}
     first, again = (explain(video, **options, settings=FEW).windows for _ in range(2))
