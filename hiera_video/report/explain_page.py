@@ -281,10 +281,6 @@ def _make_table(shown: ShownExplanation, starts_sec: Sequence[float]) -> Table:
     return Table("window-table", "The windows that were explained", columns, rows)
 
 
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * max(share, 0.0):.0f} %"
-
-
 def _encode(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=88)
