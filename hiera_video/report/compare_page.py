@@ -151,7 +151,8 @@ def _choose(base: ScoredClips, other: ScoredClips, pairs: Pairs, changed: np.nda
 
 def _make_tiles(found: Difference, base: str, other: str) -> list[Tile]:
     low, high = found.interval
-    verdict = "no clear difference" if low <= 0 <= high else f"{other if found.difference > 0 else base} is better"
+    better = other if found.difference > 0 else base
+    verdict = f"{better} is better" if found.p_value < 0.05 else "no clear difference"
     p_value = f"{found.p_value:.3f}" if found.p_value >= 0.001 else f"{found.p_value:.1e}"
     return [
         Tile("Difference of top-1", f"{found.difference:+.2f} points", f"95 %: {low:+.2f} to {high:+.2f}"),

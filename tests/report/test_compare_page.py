@@ -49,6 +49,21 @@ def test_two_runs(runs, browser, tmp_path):
     browser.check()
 
 
+@pytest.mark.parametrize(
+    ("num_lost", "num_won", "p_value", "verdict"),
+    [(0, 8, "0.008", "b is better"), (8, 0, "0.008", "a is better"), (1, 7, "0.070", "no clear difference")],
+)
+def test_the_verdict_is_that_of_the_test_it_stands_under(tmp_path, num_lost, num_won, p_value, verdict):
+    """Of 1 lost and 7 won among 100 the interval, an approximation, does not hold 0; p is above 0.05 all the same."""
+    right = {"a": [True] * num_lost + [False] * num_won, "b": [False] * num_lost + [True] * num_won}
+    for name, changed in right.items():
+        predicted = [0 if is_right else 1 for is_right in (*changed, *[True] * (100 - len(changed)))]
+        predictions = make_predictions([0] * 100, predicted, num_classes=2)
+        write_run(tmp_path / name, [f"{i}.mp4" for i in range(100)], predictions)
+    page = render_compare_page([read_run(tmp_path / name) for name in "ab"], page_dir=tmp_path, num_shown=0)
+    assert f'p = {p_value}</dd><dd class="soft">{verdict}</dd>' in page
+
+
 def test_runs_that_share_no_video_are_not_compared(runs, tmp_path):
     other = make_predictions([0, 1], [0, 1], num_classes=2)
     third = read_run(write_run(tmp_path / "c", ["x.mp4", "y.mp4"], other))
