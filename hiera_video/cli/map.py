@@ -46,7 +46,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--color", metavar="WHAT", help="shown first: label, cluster, split, or a column; default: label, else cluster"
     )
     parser.add_argument("--per-video", action="store_true", help="a point for each video, the mean over its rows")
-    parser.add_argument("--clusters", type=int, metavar="K", help="of k-means; default: as many as classes")
+    parser.add_argument(
+        "--clusters", type=int, metavar="K", help="of k-means; default: number of classes, at most 1,000"
+    )
     limits = ", ".join(f"{count:,} for {method}" for method, count in MAX_POINTS.items())
     parser.add_argument(
         "--max-points", type=int, metavar="N", help=f"more are drawn at random, and it is said; default: {limits}"
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hiera_video.embeddings.projection import choose_rows, project, scale_rows
     from hiera_video.embeddings.reading import check_finite
     from hiera_video.embeddings.splits import load_with_metadata
-    from hiera_video.report.map_page import render_map_page
+    from hiera_video.report.map_page import MAX_COLORS, render_map_page
     from hiera_video.report.page import write_page
     from hiera_video.utils.files import write_whole
     from hiera_video.utils.logging import setup_logging
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table, vectors = embeddings.table, scale_rows(embeddings.vectors.numpy())
     check_color(table, args.color)
     projection = project(vectors, method=args.method, seed=args.seed)
-    count = args.clusters or choose_num_clusters(len(vectors), table["label"].nunique())
+    count = args.clusters or choose_num_clusters(len(vectors), min(table["label"].nunique(), MAX_COLORS))
     codes = cluster(vectors, count, seed=args.seed)
     groups = describe_clusters(codes, table["label"])
     num_videos, folder = f"{table['path'].nunique():,} videos", os.path.normpath(args.folder)
@@ -134,17 +136,27 @@ def check_color(table: pd.DataFrame, color: str | None) -> None:
 def make_colorings(
     table: pd.DataFrame, codes: np.ndarray, groups: Sequence[Group], color: str | None, class_names: Sequence[str]
 ) -> list[Coloring]:
-    """What the page can color by; what is asked for comes first, else the labels where there are some."""
+    """What the page can color by; what is asked for comes first, else the labels where there are some.
+
+    Raises:
+        ValueError: what is asked for has too many values.
+    """
     import pandas as pd
 
-    from hiera_video.report.map_page import make_coloring
+    from hiera_video.report.map_page import MAX_COLORS, make_coloring
+    from hiera_video.utils.logging import get_logger
 
+    logger = get_logger(__name__)
     names = [f"{number}: {describe_group(group, class_names)}" for number, group in enumerate(groups, start=1)]
     found = {}
     for column in dict.fromkeys([*OWN_COLORS, *([color] if color else [])]):
         if column == "cluster":
             found[column] = make_coloring(column, pd.Series(codes), names=names)
         elif column in table and table[column].notna().any():
+            if column != color and table[column].nunique() > MAX_COLORS:
+                num_values = table[column].nunique()
+                logger.warning("no colors for %s: it has %d values, more than %d", column, num_values, MAX_COLORS)
+                continue
             found[column] = make_coloring(column, table[column], names=class_names if column == "label" else None)
     first = color or ("label" if "label" in found else "cluster")
     return [found[first], *(coloring for name, coloring in found.items() if name != first)]

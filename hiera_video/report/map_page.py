@@ -20,11 +20,11 @@ from hiera_video.report.page import make_data_uri, render_page
 from hiera_video.report.plots import COLORS
 
 NUM_STILLS = 400
+MAX_COLORS = 1000
 _STILL_PX = (96, 72)
 _STILLS_A_SHEET, _STILLS_A_LINE = 400, 20
 _STEPS = 2**16 - 1  # of coordinates
 _UNKNOWN = 2**16 - 1  # code of what has no color
-_MAX_COLORS = 1000
 _NUM_RANGES = 8
 _GOLDEN = 0.6180339887  # turns of the color circle that lead from one color to the next
 
@@ -64,8 +64,8 @@ def make_coloring(title: str, values: pd.Series, *, names: Sequence[str] | None 
         colors = Viridis[256][:: 255 // max(len(texts) - 1, 1)][: len(texts)]
         return Coloring(title, ranges.cat.codes.to_numpy(np.int64), texts, [color.lower() for color in colors])
     codes, found = pd.factorize(values, sort=True)
-    if len(found) > _MAX_COLORS:
-        raise ValueError(f"the column {title} has {len(found):,} values; a map can color up to {_MAX_COLORS:,}")
+    if len(found) > MAX_COLORS:
+        raise ValueError(f"the column {title} has {len(found):,} values; a map can color up to {MAX_COLORS:,}")
     texts = [_name(value, names) for value in found]
     return Coloring(title, codes.astype(np.int64), texts, _choose_colors(len(texts)))
 

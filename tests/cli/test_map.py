@@ -74,6 +74,16 @@ def test_without_labels_clusters_are_shown_first(tmp_path, capsys):
     )
 
 
+def test_more_classes_than_can_be_told_apart_leave_the_other_colors(folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("hiera_video.report.map_page.MAX_COLORS", 2)
+    words = [str(folder), "--html", str(tmp_path / "a.html")]
+    assert tool.main(words) == 0
+    assert read_titles(tmp_path / "a.html")[0] == ["cluster", "split"]
+    assert "no colors for label: it has 3 values, more than 2" in "".join(capsys.readouterr())
+    assert tool.main([*words, "--color", "label"]) == 1
+    assert "the column label has 3 values; a map can color up to 2" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
