@@ -165,9 +165,9 @@ def make_tiles(run: RunFiles) -> list[Tile]:
             if key in run.validation:
                 best = run.validation[key].astype(float).max()
                 tiles.append(Tile(f"{title}, validation", f"{best:.2f} %", "the best epoch"))
-    if run.clips is not None and len(run.clips):
+    if run.clips is not None and not run.clips.is_failed.all():
         calibration = compute_calibration(run.clips)
-        mean = float(np.nanmean(run.clips.confidences)) if not run.clips.is_failed.all() else math.nan
+        mean = float(np.nanmean(run.clips.confidences))
         note = f"mean confidence {100 * mean:.1f} %"
         tiles.append(Tile("Calibration error", f"{100 * calibration.error:.2f} %", note))
     counted = next((key for key in ("num_videos", "num_pictures") if key in run.results), "")

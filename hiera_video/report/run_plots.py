@@ -208,8 +208,13 @@ def make_reliability_plot(calibrations: Sequence[tuple[str, Calibration]]) -> Pl
     for axis in (shown.xaxis, shown.yaxis):
         axis.formatter = NumeralTickFormatter(format="0%")
     shown.legend.location = "top_left"
-    texts = [f"{name}: expected calibration error {100 * found.error:.1f} %" for name, found in calibrations]
-    return make_plot("reliability", shown, label=f"Reliability diagram. {'; '.join(texts)}", height_px=340)
+    texts = [
+        f"{name}: expected calibration error {100 * found.error:.1f} %"
+        for name, found in calibrations
+        if found.counts.any()
+    ]
+    label = f"Reliability diagram. {'; '.join(texts) or 'No video was decoded.'}"
+    return make_plot("reliability", shown, label=label, height_px=340)
 
 
 def _shorten(name: str, length: int) -> str:

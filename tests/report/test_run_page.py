@@ -124,6 +124,15 @@ def test_runs_of_other_tasks_show_their_numbers(tmp_path):
     assert "mask (training)" in page and 'id="confusion"' not in page
 
 
+def test_a_test_of_which_nothing_was_decoded_has_a_page(tmp_path):
+    predictions = make_predictions([0, 1], [0, 1], num_classes=3, failed=[0, 1])
+    run = read_run(write_run(tmp_path, ["a.mp4", "b.mp4"], predictions))
+    page = render_run_page(run, page_dir=tmp_path)
+    text = re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
+    assert "0.00 %" in text and not re.search(r"\bnan\b", text) and "unknown, as no video was decoded" in text
+    assert "video 1 is &lt;b&gt;broken&lt;/b&gt;" in text
+
+
 def test_a_run_without_a_test_shows_its_best_validation(tmp_path):
     write_metrics(tmp_path / "metrics.jsonl", num_epochs=3)
     page = render_run_page(read_run(tmp_path), page_dir=tmp_path)
