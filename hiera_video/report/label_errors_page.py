@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiera_video.embeddings.label_errors import Evidence, Suspects
+from hiera_video.report.clip_table import find_closed
 from hiera_video.report.clips import ClipCard, ShownClip, encode_jpeg, load_cards, load_stills, make_url
 from hiera_video.report.page import Bar, make_data_uri, render_page
 
@@ -85,7 +86,7 @@ def render_label_errors_page(
                 cosine=float(cosine),
                 name=os.path.basename(paths[neighbor]),
                 picture=pictures[picture],
-                href=make_url(paths[neighbor], page_dir) or "",
+                href="" if find_closed([paths[neighbor]]) else make_url(paths[neighbor], page_dir) or "",
             )
             for neighbor, cosine, picture in zip(near[place], evidence.cosines[row], places[place], strict=False)
         ]

@@ -69,3 +69,13 @@ def test_nothing_found_is_said(tmp_path):
     evidence = Evidence(np.eye(2), np.array([[1], [0]]), np.ones((2, 1)), np.eye(2))
     page = render_label_errors_page(["a", "b"], np.arange(2), "xy", nothing, evidence, title="t", page_dir=tmp_path)
     assert "speak against its label." in page and "<article" not in page
+
+
+def test_a_neighbor_that_no_browser_opens_has_no_link(tmp_path):
+    evidence = Evidence(np.eye(2), np.array([[1], [0]]), np.ones((2, 1)), np.eye(2))
+    suspects = Suspects(np.array([0]), np.array([1]), np.array([-0.5]), np.array([True]))
+    options = {"title": "errors", "page_dir": tmp_path}
+    for path, has_link in (("shards/0.tar#b.mp4", False), ("b.mp4", True)):
+        paths = [str(tmp_path / "a.mp4"), str(tmp_path / path)]
+        page = render_label_errors_page(paths, np.array([0, 1]), ["up", "down"], suspects, evidence, **options)
+        assert ("<a href=" in page.partition('class="neighbors"')[2]) == has_link
