@@ -72,7 +72,7 @@ class Browser:
         """Runs JavaScript in the page; ``return`` gives its value."""
         return self.driver.execute_script(script, *arguments)
 
-    def wait(self, script, *, seconds=20):
+    def wait(self, script, *, seconds=60):
         """Waits until a script's value is true and returns it."""
         end = time.monotonic() + seconds
         while not (value := self.run(script)):

@@ -159,12 +159,12 @@ def test_the_search_works_from_a_disk(built_site, browser):
     box = "[...document.querySelectorAll('div')].find(e => e.shadowRoot?.querySelector('input'))?.shadowRoot"
     browser.wait(f"return {box}?.activeElement?.matches('input')")  # before that, keys go nowhere
     # What is typed while the index is still being read may be dropped: typed again, it must be found.
-    for attempt in range(4):
+    for attempt in range(6):
         ActionChains(browser.driver).send_keys("LAYER_DECAY").perform()
         try:
-            browser.wait(f"return {box}.textContent.includes('SOLVER.LAYER_DECAY')", seconds=4)
+            browser.wait(f"return {box}.textContent.includes('SOLVER.LAYER_DECAY')", seconds=10)
             break
         except TimeoutError:
-            assert attempt < 3, "the search finds nothing"
+            assert attempt < 5, "the search finds nothing"
             browser.run(f"{box}.querySelector('input').select()")
     browser.check()

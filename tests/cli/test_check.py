@@ -297,12 +297,12 @@ def test_a_check_that_is_stopped_goes_on_where_it_was(clean, tmp_path):
     process = start()
     seen = [process.stdout.readline() for _ in range(3)]
     process.terminate()
-    rest, stderr = process.communicate(timeout=60)
+    rest, stderr = process.communicate(timeout=180)
     seen += rest.splitlines(keepends=True)
     assert process.returncode == 75 and f"{len(seen)} of 13 videos are checked. Start the same command" in stderr
     assert not (tmp_path / "manifest.parquet").exists() and len(seen) < 13
     process = start()
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=180)
     assert process.returncode == 0, stderr
     assert f"the check goes on: {len(seen)} of 13 videos are known" in stderr
     again = [line for line in stdout.splitlines(keepends=True) if line in seen]

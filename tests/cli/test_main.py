@@ -17,7 +17,7 @@ HEAVY = ("torch", "numpy", "pandas", "av", "fvcore")
 def run_python(code):
     """Runs code in a process of its own; returns its words on standard output."""
     finished = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
     )
     return finished.stdout.split()
 

@@ -4,6 +4,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -59,19 +60,19 @@ def test_which_checkpoints_stay(tmp_path):
 
 def test_what_is_written_is_what_was_there_when_it_was_asked_for(tmp_path, monkeypatch):
     """Training goes on while the file is written; the file must not."""
-    save = checkpoint.save_checkpoint
+    save, may_write = checkpoint.save_checkpoint, threading.Event()
 
-    def save_slowly(path, content):
-        time.sleep(0.3)
+    def save_late(path, content):
+        assert may_write.wait(60)
         save(path, content)
 
-    monkeypatch.setattr(checkpoint, "save_checkpoint", save_slowly)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", save_late)
     content = make_content(1.0)
     with CheckpointWriter(tmp_path, keep_last=0, stop_on_failure=True) as writer:
-        begin = time.monotonic()
         writer.save(get_checkpoint_path(tmp_path, 1), content)
-        assert time.monotonic() - begin < 0.3, "it does not wait for the file"
+        assert not get_checkpoint_path(tmp_path, 1).exists(), "it does not wait for the file"
         content["model_state"]["w"].fill_(2.0)
+        may_write.set()
     file = read_checkpoint_file(get_checkpoint_path(tmp_path, 1))
     assert file.weights["w"].eq(1.0).all()
     assert file.training["digest"] == compute_digest(make_content(1.0)) != compute_digest(content)

@@ -158,12 +158,12 @@ def test_killed_at_random_moments_it_ends_with_the_same_results(run_net, changes
     parts = tmp_path / "out" / "test_parts"
     for wait_for in (1, 3, 4):  # parts on disk when it is hit
         process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while len(list(parts.glob("part_*.pth"))) < wait_for and process.poll() is None:
             assert time.monotonic() < end
             time.sleep(0.02)
         os.kill(process.pid, number)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=180)
         assert process.returncode == (-9 if number == signal.SIGKILL else 75), stderr
     finished = run_net(changes)
     assert finished.returncode == 0 and "videos are scored already" in finished.stderr, finished.stderr

@@ -62,7 +62,7 @@ def test_chunks_cross_processes_in_shared_memory():
     process.start()
     chunk, failure = queue.get(timeout=60), queue.get(timeout=60)
     is_done.set()
-    process.join(timeout=20)
+    process.join(timeout=120)
     expected = make_chunk(7, 2, is_last=True)
     assert chunk.views.is_shared() and torch.equal(chunk.views, expected.views)
     assert np.array_equal(chunk.spans_sec, expected.spans_sec) and (chunk.index, chunk.attempt) == (7, 2)

@@ -33,7 +33,7 @@ def test_other_processes_draw_from_the_same_queue(method):
         process.start()
     found = [drawn.get(timeout=60) for _ in range(42)]
     for process in processes:
-        process.join(timeout=20)
+        process.join(timeout=120)
     assert sorted(position for position in found if position is not None) == list(range(40))
     assert queue.count_ended(0) == 0  # the connection of this process still works
 
