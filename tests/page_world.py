@@ -11,6 +11,7 @@ from pathlib import Path
 
 import action_fixtures
 import numpy as np
+import pandas as pd
 import torch
 import video_factory
 from PIL import Image
@@ -93,7 +94,7 @@ def write_world(folder):
     write_own_boxes(coco, folder / "data" / "mine")
     video_factory.write_video(folder / "clip.mp4", num_frames=100)
     shutil.copy(videos[0], motion / "videos" / "880.mp4")
-    for number, name in enumerate(("a", "b", "example", "my_videos/a", "my_videos/b", "my_videos/c")):
+    for number, name in enumerate(("a", "b", "example", "my_videos/a", "my_videos/b", "my_videos/c", "my_videos/d")):
         path = folder / f"{name}.mp4"
         path.parent.mkdir(exist_ok=True)
         shutil.copy(videos[number], path)
@@ -105,10 +106,20 @@ def write_world(folder):
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 90, 3), dtype=np.uint8)).save(folder / name)
     (folder / "train.csv").write_text("my_videos/a.mp4 0\nmy_videos/b.mp4 1\n")
     (folder / "test.csv").write_text("my_videos/c.mp4 0\n")
+    write_kinds(folder)
     shutil.copy(motion / "classnames.json", folder / "classnames.json")
     (folder / "list.csv").write_text("my_videos/a.mp4\nmy_videos/b.mp4\n")
     for name, kind in WEIGHT_FILES.items():
         write_weights(folder / name, kind)
+
+
+def write_kinds(folder):
+    """Labels of the videos that are embedded, and what a cross-validation has predicted of them."""
+    paths, labels = [f"my_videos/{name}.mp4" for name in "abcd"], [0, 1, 0, 1]
+    pd.DataFrame({"path": paths, "kind": labels}).to_csv(folder / "kinds.csv", index=False)
+    predictions = pd.DataFrame({"path": paths, "label": labels, "probs": list(np.eye(8)[[0, 1, 1, 1]])})
+    (folder / "output" / "crossval").mkdir(parents=True)
+    predictions.to_parquet(folder / "output" / "crossval" / "crossval_predictions.parquet")
 
 
 def write_class_folders(folder, videos):

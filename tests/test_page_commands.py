@@ -29,6 +29,7 @@ JOB = f"{TINY} {ONE_EPOCH} {ONE_VIEW}"
 CLIP = "--size 4 64 64"
 WINDOWS = "--window-sec 0.2 --stride-sec 0.2"
 MAX_EXAMPLE_LINES = 60
+KINDS = "--metadata kinds.csv --label-column kind"
 TEN_MINUTES = "takes minutes; the demo's own tests run it on less"
 CLUSTER = "needs a cluster"
 
@@ -66,10 +67,6 @@ RULES = (
     Rule(
         r"hiera-video convert .*\.dcp",
         reason="needs what several processes have written; test_sharded_checkpoint joins it",
-    ),
-    Rule(
-        r"hiera-video find-label-errors",
-        reason="needs labels of more clips than lie here; tests/cli/test_find_label_errors.py has them",
     ),
     # ---- examples
     Rule(r"python examples/finetune.py", f"{CLIP} --epochs 1", ("mine.pth",)),
@@ -113,9 +110,11 @@ RULES = (
     Rule(r"hiera-video search .*--start-sec", "--start-sec 0.2 --end-sec 0.4", ("found.html",)),
     Rule(r"hiera-video search .*--path", "--path my_videos/a.mp4"),
     Rule(r"hiera-video search"),
-    # The three videos here have no labels and are of no split; t-SNE wants more rows.
+    # The four videos here have no labels and are of no split; t-SNE wants more rows.
     Rule(r"hiera-video map .*tsne", "--method pca --color cluster --clusters 2", ("map.html",)),
     Rule(r"hiera-video map", "--color cluster --clusters 2"),
+    Rule(r"hiera-video find-label-errors .*errors.html", KINDS, ("errors.html", "errors.csv", "errors.json")),
+    Rule(r"hiera-video find-label-errors", KINDS, ("output/embeddings/label_errors.html",)),
     Rule(r"hiera-video probe", "--probes knn"),
     Rule(r"hiera-video export"),
     Rule(r"hiera-video visualize-mae", TINY_MAE, ("output/mae/clip_mae.png",), {EPOCH_800: "mae"}),
