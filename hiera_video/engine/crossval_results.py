@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,11 @@ def _describe_fold(cfg: CfgNode, plan: Plan, fold: int, names: tuple[str, ...]) 
     found = simplejson.loads((folder / "test_results.json").read_text())
     counts = {f"num_{split}": int(chosen.sum()) for split, chosen in plan.get_parts(fold).items()}
     interval = f"{names[0]}_interval"
-    numbers = {name: found[name] for name in (*names, interval, "num_failed", "checkpoint")}
-    return {"fold": fold + 1, **counts, **numbers, "output_dir": str(folder)}
+    # A fold none of whose clips has a class has no mAP: null in its file.
+    numbers = {name: math.nan if found[name] is None else found[name] for name in names}
+    numbers[interval] = [math.nan if end is None else end for end in found[interval]]
+    others = {name: found[name] for name in ("num_failed", "checkpoint")}
+    return {"fold": fold + 1, **counts, **numbers, **others, "output_dir": str(folder)}
 
 
 def pool(plan: Plan, table: pd.DataFrame) -> dict[str, Any]:

@@ -185,7 +185,9 @@ def _write_results(
     }
     (output_dir / "test_config.yaml").write_text(dump_config(cfg))
     predictions.write_tables(videos, output_dir)
-    write_whole(output_dir / "test_results.json", (simplejson.dumps(results, indent=2) + "\n").encode())
+    write_whole(
+        output_dir / "test_results.json", (simplejson.dumps(results, indent=2, ignore_nan=True) + "\n").encode()
+    )
     log_json_stats(
         {"_type": "test", **{k: v for k, v in results.items() if k not in ("failed", "versions")}},
         output_dir=output_dir,

@@ -188,7 +188,7 @@ def make_tiles(run: RunFiles) -> list[Tile]:
 def describe_interval(results: Mapping[str, Any], key: str) -> str:
     """``95 %: 80.1 to 84.9``; "" where there is no interval."""
     ends = results.get(f"{key}_interval")
-    return f"95 %: {ends[0]:.2f} to {ends[1]:.2f}" if ends else ""
+    return f"95 %: {ends[0]:.2f} to {ends[1]:.2f}" if ends and None not in ends else ""
 
 
 def get_center_sec(config: Mapping[str, str]) -> float:

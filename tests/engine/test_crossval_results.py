@@ -3,12 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+import simplejson
 from sklearn.metrics import average_precision_score
 
 from hiera_video.data.label_sets import LabelSets
 from hiera_video.data.lists import VideoList, make_list
 from hiera_video.engine.crossval import Plan
-from hiera_video.engine.crossval_results import format_results, pool
+from hiera_video.engine.crossval_results import format_results, pool, write_results
 from hiera_video.engine.metrics import compute_interval
 
 
@@ -47,3 +48,17 @@ def test_the_table_says_how_far_folds_differ_and_what_all_clips_give():
     assert lines[3] == ["all", "clips", "4", "75.00", "[30.1,", "95.4]"]
     assert "over 2 folds: mean 75.00 %, standard deviation 35.36" in text
     assert "3 groups, none of them on both sides" in text and "1 clips could not be decoded" in text
+
+
+def test_a_fold_without_any_class_has_no_number_and_the_others_count(make_cfg, tmp_path):
+    videos = VideoList(np.array(list("ab")), np.full(2, -1), None, LabelSets.from_lists([[0], []], num_classes=2))
+    for fold, (path, value) in enumerate((("a", 100.0), ("b", None)), start=1):
+        (tmp_path / f"fold_{fold}").mkdir()
+        table = pd.DataFrame({"path": [path], "failure": [""], "probs": [np.float32([0.9, 0.2])]})
+        table.to_parquet(tmp_path / f"fold_{fold}" / "test_predictions.parquet")
+        found = {"map": value, "map_interval": [value] * 2, "f1_micro": value, "f1_macro": value}
+        text = simplejson.dumps(found | {"num_failed": 0, "checkpoint": "best"})
+        (tmp_path / f"fold_{fold}" / "test_results.json").write_text(text)
+    results = write_results(make_cfg({"OUTPUT_DIR": tmp_path, "MODEL.LOSS_FUNC": "bce_logit"}), make_plan_of(videos))
+    assert results["mean"]["map"] == 100.0 and "100.00  [100.0, 100.0]" in format_results(results)
+    assert simplejson.loads((tmp_path / "crossval.json").read_text())["folds"][1]["map"] is None

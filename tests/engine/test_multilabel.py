@@ -22,6 +22,8 @@ from hiera_video.engine.training.classify import train
 from hiera_video.engine.training.resume import start_or_resume
 from hiera_video.models.build import build_model_from_cfg
 from hiera_video.models.checkpoint_file import read_checkpoint_file
+from hiera_video.report.run_files import read_run
+from hiera_video.report.run_page import render_run_page
 
 
 @pytest.fixture
@@ -119,6 +121,21 @@ def test_a_video_that_fails_is_found_for_none_of_its_classes(multi_cfg, tmp_path
     table = pd.read_parquet(tmp_path / "o" / "test_predictions.parquet")
     assert results["num_failed"] == 1 and results["num_videos"] == len(lines) and np.isfinite(results["map"])
     assert table["predictions"][0].tolist() == [] and "empty.mp4" in table["failure"][0]
+
+
+def test_a_list_without_any_class_has_results_without_numbers(multi_cfg, tmp_path):
+    launch([train], multi_cfg())
+    lines = (Path(multi_cfg().DATA.PATH_TO_DATA_DIR) / "test.csv").read_text().splitlines()
+    folder = tmp_path / "without"
+    folder.mkdir()
+    (folder / "test.csv").write_text("".join(f"{line.rpartition(' ')[0]} -\n" for line in lines))
+    weights = str(find_last_checkpoint(multi_cfg().OUTPUT_DIR))
+    changes = {"DATA.PATH_TO_DATA_DIR": folder, "OUTPUT_DIR": tmp_path / "o", "TEST.CHECKPOINT_FILE_PATH": weights}
+    run_test(multi_cfg(**changes))
+    results = simplejson.loads((tmp_path / "o" / "test_results.json").read_text())
+    assert results["map"] is None and results["map_interval"] == [None, None] and results["num_empty_classes"] == 10
+    page = render_run_page(read_run(tmp_path / "o"), page_dir=tmp_path, num_shown=0)
+    assert "Videos tested" in page and "<dt>mAP</dt>" not in page
 
 
 def test_a_run_with_another_loss_is_another_run(multi_cfg):
