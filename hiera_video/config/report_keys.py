@@ -6,7 +6,7 @@ from hiera_video.config.legal import ANY_BOOL, Key, at_least
 
 REPORT_KEYS: dict[str, Key] = {
     "REPORT.ENABLE": Key(
-        True, "Write OUTPUT_DIR/report.html at the end of each job, as `hiera-video report` does.", ANY_BOOL
+        True, "Write OUTPUT_DIR/report.html after training and testing, as `hiera-video report` does.", ANY_BOOL
     ),
     "REPORT.NUM_RECONSTRUCTIONS": Key(
         4,

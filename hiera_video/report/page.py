@@ -73,22 +73,19 @@ class Cell:
     Attributes:
         text: as it is written.
         key: what it sorts by: a number for columns of numbers; "" comes last.
-        href: where a click leads.
         shows: what a click shows, for the page's script.
     """
 
     text: str
     key: str | float = ""
-    href: str = ""
     shows: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table; scripts find it by its name."""
+    """A row of a table."""
 
     cells: Sequence[Cell]
-    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,9 +117,9 @@ def make_number(value: float | None, form: str = "{:.1f}") -> Cell:
     return Cell(form.format(value), value)
 
 
-def make_text(text: str, *, href: str = "", shows: str = "") -> Cell:
+def make_text(text: str, *, shows: str = "") -> Cell:
     """A cell with a text that it sorts by."""
-    return Cell(text, text, href, shows)
+    return Cell(text, text, shows)
 
 
 def render_page(

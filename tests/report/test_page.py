@@ -33,7 +33,7 @@ TEMPLATE = """
 {% extends "base.html" %}{% import "macros.html" as parts %}
 {% block content %}
 {% call parts.section("numbers", "Numbers") %}{{ parts.tiles(tiles) }}{{ parts.table(table, filter=true) }}{% endcall %}
-{{ parts.bars(bars) }}{% for plot in plots_shown %}{{ parts.plot(plot, "a note") }}{% endfor %}
+{{ parts.bars(bars) }}{% for plot in plots_shown %}{{ parts.plot(plot) }}{% endfor %}
 {% for card in cards %}{{ parts.clip(card) }}{% endfor %}
 {% endblock %}
 """
@@ -51,7 +51,7 @@ def render(monkeypatch):
         rows = [
             Row([make_text("b"), make_number(2.0), Cell("", "")]),
             Row([make_text("a"), make_number(10.0), make_text("x")]),
-            Row([make_text(text, href="#numbers"), make_number(None), make_text("y")]),
+            Row([make_text(text), make_number(None), make_text("y")]),
             Row([make_text("c"), make_number(-1.5), make_text("z")]),
         ]
         return render_page(

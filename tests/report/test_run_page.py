@@ -111,7 +111,7 @@ def test_the_matrix_of_400_classes_stays_small(tmp_path):
     run = read_run(write_run(tmp_path, paths, predictions, class_names=names, num_epochs=1000))
     page = render_run_page(run, page_dir=tmp_path, num_shown=0)
     assert len(page.encode()) < 5e6
-    assert page.count('data-row="') == 0 and page.count("doing something 399") >= 2
+    assert page.count("doing something 399") >= 2
 
 
 def test_runs_of_other_tasks_show_their_numbers(tmp_path):
