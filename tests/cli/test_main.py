@@ -109,7 +109,7 @@ def test_a_reader_that_stops_reading_ends_a_command_silently():
     command = [sys.executable, "-m", "hiera_video", "run", "--keys"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
-        assert process.stderr.read() == b"" and process.wait(60) == 0
+        assert process.stderr.read() == b"" and process.wait(300) == 0
 
 
 def test_another_broken_pipe_is_an_error(monkeypatch):

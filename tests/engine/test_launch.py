@@ -143,7 +143,7 @@ def test_a_process_without_its_launcher_ends(start, options):
     wait_until(lambda: log.exists() and "train_iter" in log.read_text())
     children = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split()
     launcher.send_signal(signal.SIGKILL)
-    launcher.wait(10)
+    launcher.wait(60)
     assert len(children) >= 2
     wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
 

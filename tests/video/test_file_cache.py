@@ -229,7 +229,7 @@ def test_who_waits_for_a_file_gets_it_while_another_still_reads_it(files, cache,
 
     def answer_late(self, *args, **options):
         is_asked.set()
-        may_answer.wait(20)
+        may_answer.wait(60)
         return cat_file(self, *args, **options)
 
     monkeypatch.setattr(Counting, "cat_file", answer_late)
@@ -238,7 +238,7 @@ def test_who_waits_for_a_file_gets_it_while_another_still_reads_it(files, cache,
     for _ in range(2):
         threads.append(threading.Thread(target=lambda: held.append(cache.fetch_file(url)), daemon=True))
         threads[-1].start()
-        assert is_asked.wait(20)
+        assert is_asked.wait(60)
     for thread in threads:
         thread.join(30)
     assert len(held) == 2 and len(Counting.reads) == 1
@@ -326,7 +326,7 @@ def wait_in_write(cache, url, ready, go):
 
     def write_slowly(*args):
         ready.set()
-        go.wait(20)
+        go.wait(60)
         write(*args)
 
     file_cache._write = write_slowly
@@ -339,7 +339,7 @@ def test_who_wants_a_file_that_is_being_fetched_waits_for_it(files, cache):
     ready, go = context.Event(), context.Event()
     other = context.Process(target=wait_in_write, args=(cache, url, ready, go))
     other.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     (partial,) = [name for name in list_kept_names(cache) if name != "lock"]
     assert partial.endswith(".partial")
     go.set()

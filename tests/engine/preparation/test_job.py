@@ -171,6 +171,7 @@ def test_a_folder_whose_settings_are_unknown_is_refused(data, tmp_path):
         prepare(data, tmp_path)
 
 
+@pytest.mark.slow
 def test_files_that_kill_or_hang_their_process(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "prepare_video", faulty_preparation.prepare)
     for name in ("segfault", "endless", "fine"):
