@@ -72,7 +72,7 @@ SMALL = {
     "DATA.TRAIN_JITTER_SCALES": "32,40",
 }
 TAR = ["--short-side", "64", "--preset", "veryfast", "--workers", "1", "--forecast-sec", "0"]
-TAR += ["--tar", "--shard-gb", "0.000025"]
+TAR += ["--tar", "--shard-gb", "0.00003"]
 
 
 def make_words(folder, output):
