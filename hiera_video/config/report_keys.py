@@ -10,8 +10,9 @@ REPORT_KEYS: dict[str, Key] = {
     ),
     "REPORT.NUM_RECONSTRUCTIONS": Key(
         4,
-        "Clips of the validation list whose reconstruction pre-training draws at each probe (MAE.PROBE_PERIOD), if it "
-        "predicts pixels; the report shows them. 0: none.",
+        "Clips whose reconstruction pre-training of videos draws after each epoch, if it predicts pixels; the report "
+        "shows them. They are of the validation list where there is a probe (MAE.PROBE_PERIOD), else of the training "
+        "list. 0: none.",
         at_least(0),
     ),
 }

@@ -60,7 +60,9 @@ def test_an_extraction_gets_none_and_no_warning(make_cfg, tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_pre_training_shows_what_it_makes_of_the_same_clips(make_cfg, tmp_path):
+@pytest.mark.parametrize("probe_period", [0, 2])
+def test_pre_training_shows_what_it_makes_of_the_same_clips(make_cfg, tmp_path, probe_period):
+    """After each epoch, also where there is a probe only after the second, or none."""
     changes = {
         "TASK": "pretrain",
         "MODEL.MODEL_NAME": "mae_hiera_tiny_16x224",
@@ -68,7 +70,7 @@ def test_pre_training_shows_what_it_makes_of_the_same_clips(make_cfg, tmp_path):
         "MAE.DECODER_EMBED_DIM": 32,
         "MAE.DECODER_DEPTH": 1,
         "MAE.DECODER_NUM_HEADS": 2,
-        "MAE.PROBE_PERIOD": 1,
+        "MAE.PROBE_PERIOD": probe_period,
         "MAE.PROBE_NEIGHBORS": 3,
         "DATA.TRAIN_CROP_SIZE": 64,
         "DATA.TRAIN_JITTER_SCALES": [64, 64],
@@ -79,3 +81,4 @@ def test_pre_training_shows_what_it_makes_of_the_same_clips(make_cfg, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("after epoch 1") >= 2 and page.count("after epoch 2") >= 2
     assert page.count("data:image/jpeg") == 8  # two clips: original, masked, two epochs
+    assert (tmp_path / "out" / "metrics.jsonl").read_text().count('"val_epoch"') == bool(probe_period)

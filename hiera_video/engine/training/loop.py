@@ -145,7 +145,7 @@ def run_training(
         )
 
         def validate_if_due() -> None:
-            if validate and _is_due(cfg, validation_period_epochs, state.epoch):
+            if validate and is_due(cfg, validation_period_epochs, state.epoch):
                 _run_validation(run, validate, best_by)
 
         if not state.is_validated:
@@ -155,8 +155,8 @@ def run_training(
             state.epoch, state.step = state.epoch + 1, 0
             state.log_rows.clear()
             # The checkpoint comes first: whatever validation meets, the epoch is not lost.
-            may_end = _is_due(cfg, validation_period_epochs, state.epoch) and is_out_of_patience(cfg, state, after=1)
-            if _is_due(cfg, cfg.TRAIN.CHECKPOINT_PERIOD, state.epoch) or may_end:
+            may_end = is_due(cfg, validation_period_epochs, state.epoch) and is_out_of_patience(cfg, state, after=1)
+            if is_due(cfg, cfg.TRAIN.CHECKPOINT_PERIOD, state.epoch) or may_end:
                 save(run, must_succeed=may_end or state.epoch == cfg.SOLVER.MAX_EPOCH)
             validate_if_due()
         if run.events:
@@ -323,12 +323,17 @@ def _run_validation(run: Run, validate: Validate, best_by: str) -> None:
     state.num_worse = 0 if is_best else state.num_worse + 1
     state.is_validated = True
     best = {f"best_{best_by}": state.best_score} if best_by in stats else {}
-    _log(cfg, {**stats, **best}, run.events, step=state.epoch)
-    accuracies = ", ".join(f"{name} {value:.2f} %" for name, value in stats.items() if name.endswith(_ACCURACIES))
-    logger.info("epoch %s validated: %s", stats["epoch"], accuracies)
+    if results:  # pre-training draws pictures after epochs without a probe
+        _log_validation(run, {**stats, **best})
     _save_if_best(run, is_best, {"thresholds": list(thresholds)})
     if is_main_process():
         record_validation(cfg, state, thresholds)
+
+
+def _log_validation(run: Run, stats: dict[str, Any]) -> None:
+    _log(run.cfg, stats, run.events, step=run.state.epoch)
+    accuracies = ", ".join(f"{name} {value:.2f} %" for name, value in stats.items() if name.endswith(_ACCURACIES))
+    logger.info("epoch %s validated: %s", stats["epoch"], accuracies)
 
 
 def _log_step(run: Run, stats: dict[str, Any], *, lr: float, num_steps: int) -> None:
@@ -392,5 +397,6 @@ def _is_logged(cfg: CfgNode, epoch: int, step: int, num_steps: int) -> bool:
     return (step + 1) % cfg.LOG_PERIOD == 0 or (step + 1 == num_steps and is_end)
 
 
-def _is_due(cfg: CfgNode, period_epochs: int, epoch: int) -> bool:
+def is_due(cfg: CfgNode, period_epochs: int, epoch: int) -> bool:
+    """Whether something that is done every so many epochs (0: never), and after the last one, is done after this."""
     return bool(period_epochs) and (epoch % period_epochs == 0 or epoch == cfg.SOLVER.MAX_EPOCH)

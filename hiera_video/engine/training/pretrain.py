@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -17,7 +18,7 @@ from hiera_video.engine.batch import to_model_input
 from hiera_video.engine.meters import Stopwatch
 from hiera_video.engine.scoring import compute_per_video
 from hiera_video.engine.training.bad_step import ComputeLoss
-from hiera_video.engine.training.loop import Validate, run_training
+from hiera_video.engine.training.loop import Validate, is_due, run_training
 from hiera_video.engine.training.reconstructions import FixedClips
 from hiera_video.engine.training.state import TrainState
 from hiera_video.models.build import build_mae_from_cfg
@@ -29,13 +30,14 @@ from hiera_video.utils.distributed import get_device, is_main_process
 def pretrain(cfg: CfgNode) -> None:
     """Pre-trains as TRAIN, SOLVER and MAE say; see `run_training` for what it writes and raises."""
     model, compute_loss = build_pretraining(cfg)
+    loader = build_train_loader(cfg, make_mask=build_make_mask(cfg, model))
     run_training(
         cfg,
         model,
-        build_train_loader(cfg, make_mask=build_make_mask(cfg, model)),
+        loader,
         compute_loss=compute_loss,
-        validate=build_validation(cfg) if cfg.MAE.PROBE_PERIOD else None,
-        validation_period_epochs=cfg.MAE.PROBE_PERIOD,
+        validate=build_validation(cfg, loader.dataset.videos.paths),
+        validation_period_epochs=1,
     )
 
 
@@ -63,14 +65,23 @@ def build_pretraining(cfg: CfgNode) -> tuple[HieraMAE, ComputeLoss]:
     return model, compute_loss
 
 
-def build_validation(cfg: CfgNode) -> Validate:
-    """The probe; it also draws reconstructions of some clips if the config asks for them and the model can."""
-    loader = build_val_loader(cfg)
-    is_drawn = cfg.REPORT.ENABLE and cfg.MAE.TARGET == "pixel" and cfg.DATA.NUM_FRAMES > 1
-    clips = FixedClips(cfg, loader.dataset.videos.paths) if is_drawn else None
+def build_validation(cfg: CfgNode, paths: np.ndarray) -> Validate | None:
+    """What is done after each epoch: reconstructions of some clips, if the config asks for them and the model can, and
+    the probe where it is due; None if neither is.
+
+    Args:
+        paths: of the training list, whose clips are drawn where there is no probe with a list of its own.
+    """
+    loader = build_val_loader(cfg) if cfg.MAE.PROBE_PERIOD else None
+    can_draw = cfg.MAE.TARGET == "pixel" and cfg.DATA.NUM_FRAMES > 1
+    is_drawn = cfg.REPORT.ENABLE and cfg.REPORT.NUM_RECONSTRUCTIONS > 0 and can_draw
+    clips = FixedClips(cfg, loader.dataset.videos.paths if loader else paths) if is_drawn else None
+    if not (loader or clips):
+        return None
 
     def validate(state: TrainState) -> dict[str, Any]:
-        results = probe_features(cfg, loader, state)
+        is_probed = loader and is_due(cfg, cfg.MAE.PROBE_PERIOD, state.epoch)
+        results = probe_features(cfg, loader, state) if loader and is_probed else {}
         if clips:
             clips.draw(cast(HieraMAE, state.get_model_to_use()), state.epoch)
         return results
