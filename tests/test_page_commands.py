@@ -266,9 +266,12 @@ def test_python_of_a_page_runs(page, world, tmp_path, small_models, monkeypatch)
     remove(tmp_path / "output" / "embeddings")
     monkeypatch.chdir(tmp_path)
     names = {"hv": hv, "video": torch.zeros(1, 3, 16, 224, 224)}
+    given = set(names)
     for language, content in find_blocks(page):
         if language == "python":
             exec(compile(content, name_of(page), "exec"), names)
+    made = [value for name, value in names.items() if name not in {*given, "__builtins__"}]
+    assert made and all(value is not None for value in made), "what a page makes is there"
 
 
 @pytest.mark.slow

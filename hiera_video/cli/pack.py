@@ -266,16 +266,13 @@ def write_lists(folder: Path, lists: dict[str, VideoList], packed: dict[str, Pac
 def write_failures(folder: Path, packed: dict[str, Packed]) -> None:
     """Writes failures.parquet, with path, list and reason."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    from hiera_video.utils.files import write_whole
+    from hiera_video.utils.files import write_parquet
 
     rows = [(path, name, why) for name, result in packed.items() for path, why in sorted(result.failures.items())]
     names = ("path", "list", "reason")
-    buffer = pa.BufferOutputStream()
     columns = [pa.array([row[i] for row in rows], pa.string()) for i in range(len(names))]
-    pq.write_table(pa.Table.from_arrays(columns, names), buffer)
-    write_whole(folder / FAILURES, buffer.getvalue())
+    write_parquet(folder / FAILURES, pa.Table.from_arrays(columns, names))
 
 
 def _make_absolute(path: str) -> str:

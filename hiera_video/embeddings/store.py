@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import simplejson
 
-from hiera_video.utils.files import write_whole
+from hiera_video.utils.files import write_parquet, write_whole
 from hiera_video.utils.side_car import describe_changes
 
 SIDE_CAR = "extraction.json"
@@ -317,7 +317,5 @@ def read_complete(shard: Path) -> set[str]:
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
-    buffer = pa.BufferOutputStream()
     texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    pq.write_table(table, buffer, row_group_size=_GROUP_ROWS, use_dictionary=texts)
-    write_whole(path, buffer.getvalue())
+    write_parquet(path, table, row_group_size=_GROUP_ROWS, use_dictionary=texts)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hiera_video.preparation.prepare_video import Outcome
-from hiera_video.utils.tables import format_table
+from hiera_video.utils.tables import format_bytes, format_table
 from hiera_video.video.manifest import OK
 
 _MIN_SAMPLE = 8
@@ -118,11 +118,9 @@ def format_result(report: Mapping[str, Any]) -> str:
 
 def _format_sizes(sizes: Mapping[str, Any]) -> list[str]:
     if not sizes["bytes"]:
-        return [f"  bytes      {_format_bytes(sizes['bytes_now'])} now"]
+        return [f"  bytes      {format_bytes(sizes['bytes_now'])} now"]
     share = sizes["bytes_now"] / sizes["bytes"]
-    return [
-        f"  bytes      {_format_bytes(sizes['bytes'])} then, {_format_bytes(sizes['bytes_now'])} now ({share:.2f}x)"
-    ]
+    return [f"  bytes      {format_bytes(sizes['bytes'])} then, {format_bytes(sizes['bytes_now'])} now ({share:.2f}x)"]
 
 
 def _format_rates(rates: Mapping[str, float]) -> list[str]:
@@ -130,14 +128,6 @@ def _format_rates(rates: Mapping[str, float]) -> list[str]:
         return []
     then, now = rates["then"], rates["now"]
     return [f"  training   {then:.1f} clips/s per core then, {now:.1f} now ({now / then:.1f}x)"]
-
-
-def _format_bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _format_hours(hours: float) -> str:

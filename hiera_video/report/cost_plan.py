@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hiera_video.utils.tables import format_table
+from hiera_video.utils.tables import format_bytes, format_table
 
 _PARTS = {
     "weights": "weights, fp32",
@@ -45,14 +45,6 @@ def format_plan(plan: Mapping[str, Any]) -> str:
         if heading and body:
             lines += ["", heading, *(f"  {line}".rstrip() for line in body)]
     return "\n".join(lines)
-
-
-def format_bytes(number: float) -> str:
-    """Bytes in the unit that suits them, in powers of ten."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number / 1e3:.1f} kB"
 
 
 def format_count(number: float) -> str:

@@ -35,6 +35,22 @@ def write_whole(path: Path, content: Any) -> None:
         file.write(content)
 
 
+def write_parquet(path: Path, table: Any, **options: Any) -> None:
+    """Writes a table of pyarrow as Parquet, by `open_whole`.
+
+    Args:
+        path: the file.
+        table: a `pyarrow.Table`.
+        **options: of `pyarrow.parquet.write_table`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, **options)
+    write_whole(path, buffer.getvalue())
+
+
 def move_into_place(partial: Path, path: Path) -> None:
     """Gives a complete file its name once its bytes are on the disk, so that a crash leaves no part of one there."""
     with open(partial, "rb") as file:

@@ -1,4 +1,4 @@
-"""Tables for a terminal."""
+"""Tables and numbers for a terminal."""
 
 from __future__ import annotations
 
@@ -14,3 +14,12 @@ def format_table(rows: Iterable[Sequence[str]], sides: str) -> str:
         for row in cells
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def format_bytes(count: float) -> str:
+    """Bytes in the unit that suits them, in powers of ten: 950 B, 1.5 kB, 8.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hiera_video.utils.files import write_whole
+from hiera_video.utils.files import write_parquet
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.pathmgr import get_path_here, pathmgr
 from hiera_video.video import FrameIndex, VideoDecodeError, VideoReader
@@ -247,10 +247,8 @@ def write_manifest(
         is_relative: paths that are neither absolute nor URLs are below the manifest's own folder, wherever it is moved.
     """
     rows = (make_row(video, records[video], list(splits[video]), labels[video]) for video in sorted(records))
-    buffer = pa.BufferOutputStream()
     schema = _SCHEMA.with_metadata({**(_SCHEMA.metadata or {}), **({_RELATIVE: b"1"} if is_relative else {})})
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer)
-    write_whole(Path(path), buffer.getvalue())
+    write_parquet(Path(path), pa.Table.from_pylist(list(rows), schema=schema))
 
 
 def get_size_bytes(local_path: str) -> int | None:

@@ -315,7 +315,7 @@ def _make_options(encoding: Encoding) -> dict[str, str]:
         "bframes": encoding.b_frames,
         "b-adapt": 0,
         "b-pyramid": "none",
-        "mbtree": 0,  # it saves 2 to 5 % of the size, but gives other bytes now and then, seemingly at random
+        "mbtree": 0,  # it saves some of the size, but gives other bytes now and then, seemingly at random
         "threads": 1,
         "lookahead-threads": 1,
     }

@@ -42,7 +42,7 @@ def make_list(paths, *, times_sec=(901.0, 902.0, 901.4), box_starts=(0, 1, 3, 4)
     )
 
 
-def test_set(key_frames, **options):
+def eval_set(key_frames, **options):
     return BoxDataset(key_frames, sampler=SAMPLER, transform=BoxEvalTransform(64), is_training=False, **options)
 
 
@@ -51,22 +51,19 @@ def train_set(key_frames, **options):
     return BoxDataset(key_frames, sampler=SAMPLER, transform=transform, is_training=True, **({"seed": 7} | options))
 
 
-test_set.__test__ = False
-
-
 def test_the_frames_are_those_around_the_key_frame(paths):
     """901.4 s of a file that begins at 900 s are frame 35 of 25 a second; the clip has every fifth."""
-    sample = test_set(make_list(paths))[2]
+    sample = eval_set(make_list(paths))[2]
     assert sample["video"].shape == (1, 3, 4, 64, 64) and sample["video"].dtype == torch.uint8
     assert [read_number(frame) for frame in sample["video"][0].permute(1, 2, 3, 0)] == [25, 30, 35, 40]
-    late = test_set(make_list(paths, times_sec=(902.9, 902.0, 900.0)))
+    late = eval_set(make_list(paths, times_sec=(902.9, 902.0, 900.0)))
     assert [read_number(frame) for frame in late[0]["video"][0].permute(1, 2, 3, 0)] == [62, 67, 72, 74]
     assert [read_number(frame) for frame in late[2]["video"][0].permute(1, 2, 3, 0)] == [0, 0, 0, 5]
 
 
 def test_a_test_sample(paths):
     """The wide video's center square spans x from 32 to 96: the second box, x from 0 to 12.8, lies outside."""
-    sample = test_set(make_list(paths))[1]
+    sample = eval_set(make_list(paths))[1]
     assert sample["rows"].tolist() == [1, 2] and sample["is_outside"].tolist() == [True, False]
     expected = torch.tensor([[-32.0, 6.4, -19.2, 32.0], [0.0, 0.0, 57.6, 64.0]])
     torch.testing.assert_close(sample["boxes"], expected, atol=1e-4, rtol=0)
@@ -99,7 +96,7 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(paths):
 
 
 def test_a_batch(paths):
-    dataset = test_set(make_list(paths))
+    dataset = eval_set(make_list(paths))
     samples = [dataset[i] for i in (1, 2, 0)]
     batch = BoxDataset.collate(samples)
     assert batch["video"].shape == (3, 1, 3, 4, 64, 64) and batch["index"].tolist() == [1, 2, 0]
@@ -120,7 +117,7 @@ def test_the_same_batches_with_no_and_two_workers(paths):
 
 
 def test_moments_without_boxes_make_a_batch(paths):
-    sample = test_set(make_list(paths, box_starts=(0, 0, 2, 4)))[0]
+    sample = eval_set(make_list(paths, box_starts=(0, 0, 2, 4)))[0]
     batch = BoxDataset.collate([sample])
     assert batch["boxes"].shape == (0, 5) and batch["targets"].shape == (0, 5) and batch["video"].any()
 
@@ -128,7 +125,7 @@ def test_moments_without_boxes_make_a_batch(paths):
 def test_broken_videos(paths, tmp_path):
     (tmp_path / "empty.mp4").touch()
     broken = make_list([paths[0], str(tmp_path / "empty.mp4")])
-    sample = test_set(broken)[1]
+    sample = eval_set(broken)[1]
     assert sample["index"] == 1 and sample["bad"][0][:2] == (1, broken.paths[1]) and not sample["video"].any()
     assert sample["boxes"].shape == (2, 4) and sample["rows"].tolist() == [1, 2]
     assert sample["video"].shape == (1, 3, 4, 64, 64), "batches stack"
@@ -138,7 +135,7 @@ def test_broken_videos(paths, tmp_path):
 
 def test_a_moment_beyond_the_end_is_named(paths):
     key_frames = make_list(paths, times_sec=(1500.0, 902.0, 901.0))
-    bad = test_set(key_frames)[0]["bad"]
+    bad = eval_set(key_frames)[0]["bad"]
     assert "square.mp4: a key frame is due 600 s after the first frame of 3.0 s; AVA.START_SEC" in bad[0].reason
     with pytest.raises(VideoDecodeError, match="due 600 s"):
-        test_set(key_frames).load(0, 0)
+        eval_set(key_frames).load(0, 0)

@@ -165,6 +165,7 @@ def test_a_copy_inside_the_page_plays(render, browser, tmp_path, painted_video):
         pytest.skip("this browser was built without H.264")
     browser.run("document.querySelector('video').play()")
     browser.wait("return document.querySelector('video').currentTime > 0.2")
+    assert browser.run("return document.querySelector('video').currentSrc").startswith("data:video/mp4")
     browser.check()
 
 

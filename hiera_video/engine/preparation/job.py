@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import simplejson
 from fvcore.common.config import CfgNode
 from tqdm import tqdm
@@ -27,7 +26,7 @@ from hiera_video.preparation.forecast import choose_sample, compute_forecast, co
 from hiera_video.preparation.journal import JOURNAL, Journal, is_done, remove_unfinished
 from hiera_video.preparation.prepare_video import Outcome, Settings, Work, prepare_video
 from hiera_video.streams.work_queue import order_by_size
-from hiera_video.utils.files import write_whole
+from hiera_video.utils.files import write_parquet, write_whole
 from hiera_video.utils.interrupt import raise_if_stopped
 from hiera_video.utils.logging import get_logger
 from hiera_video.utils.machine import count_cores
@@ -233,6 +232,4 @@ def write_failures(path: Path, outcomes: Sequence[Outcome]) -> None:
     failed = [outcome for outcome in outcomes if not is_done(outcome)]
     rows = [{"path": o.source, "status": o.record.status, "reason": o.record.reason} for o in failed]
     schema = pa.schema([(name, pa.string()) for name in ("path", "status", "reason")])
-    buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
-    write_whole(path, buffer.getvalue())
+    write_parquet(path, pa.Table.from_pylist(rows, schema=schema))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import simplejson
 import torch
-from waiting import NoWaiting
+from waiting import NoWaiting, WaitsForDevice
 
 from hiera_video.data.loader import build_train_loader, build_val_loader
 from hiera_video.embeddings.probes.neighbors import classify_knn
@@ -203,3 +203,6 @@ def test_a_step_never_waits_for_the_device(make_cfg, monkeypatch, keep_ratio):
             loss.backward()
             _update_weights(cfg, state, compute_grad_norm(model))
             state.optimizer.zero_grad(set_to_none=True)
+        with pytest.raises(WaitsForDevice):
+            loss.item()
+    assert loss.is_meta and state.ema.n_averaged == 2 and state.optimizer.state
