@@ -207,8 +207,7 @@ def test_a_clip_that_is_gone_is_said(page, folder, browser):
     browser.wait("return document.getElementById('map-count').textContent === '1 of 5 clips'")
     browser.find("#map-found button")[0].click()
     browser.wait("return document.querySelector('#map-clip').textContent.includes('no longer exists')")
-    assert "gone" in browser.read("#map-clip")[0]
-    browser.check()
+    assert browser.find("#map-clip video") == [] and "gone" in browser.read("#map-clip")[0]
 
 
 def test_keys_and_the_wheel_move_the_map(page, folder, browser):
