@@ -13,7 +13,15 @@ def test_a_name_cannot_control_the_terminal():
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (950, "950 B"), (1500, "1.5 kB"), (203.4e6, "203.4 MB"), (8.53e9, "8.5 GB"), (1.5e15, "1500.0 TB")],
+    [
+        (0, "0 B"),
+        (950, "950 B"),
+        (1000, "1.0 kB"),
+        (1500, "1.5 kB"),
+        (203.4e6, "203.4 MB"),
+        (8.53e9, "8.5 GB"),
+        (1.5e15, "1500.0 TB"),
+    ],
 )
 def test_bytes_get_the_unit_that_suits_them(count, text):
     assert format_bytes(count) == text
