@@ -138,7 +138,7 @@ def test_new_shards_are_added(folder, caplog):
     more = draw_clusters(3400)[3000:]
     draw_folder(folder, more, num_shards=1, rank=0, prefix="new")  # its name sorts before others
     index = open_index(folder, memory_bytes=GIB)
-    assert index.content["trained_on"] == 3000 and len(index.rows) == 3400
+    assert index.content["trained_on"] == 3000 and len(index.rows) == index._index.ntotal == 3400
     assert [shard["name"] for shard in index.content["shards"]][:5] == [s["name"] for s in first.content["shards"]]
     hits = index.search(more[:20], 1)
     assert hits.rows[:, 0].tolist() == list(range(3000, 3020)), "old rows keep their numbers"
@@ -165,12 +165,15 @@ def test_changed_shards_and_many_new_ones_make_it_anew(folder, caplog):
     assert sorted(path.suffix for path in (folder / disk_index.FOLDER).iterdir()) == [".faiss", ".json"]
 
 
-def test_a_shard_with_other_numbers_is_noticed(folder):
-    rows = ShardRows(folder)
+def test_a_shard_with_other_numbers_is_noticed(folder, caplog):
+    rows, first = ShardRows(folder), open_index(folder, memory_bytes=GIB)
     before = rows.describe_shards()
     draw_folder(folder, draw_clusters(600)[:600] * 2, num_shards=1, replace=rows.shards[1].name)
     after = ShardRows(folder).describe_shards()
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True, True, True]
+    second = open_index(folder, memory_bytes=GIB)
+    assert second.content["shards"] == after and second.content["index_file"] != first.content["index_file"]
+    assert "1 shards have changed or are gone" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["{", '{"format": 0, "index_file": "index-000000.faiss"}'])
